@@ -1,0 +1,276 @@
+//! Numbers both ways: the integers and doubles of proto3 JSON.
+
+use std::io::Write as _;
+
+use super::error::JsonErrorKind;
+use super::scan;
+
+/// Appends `value` in decimal.
+pub(super) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0; DIGITS_MAX];
+    let mut start = DIGITS_MAX;
+    while value >= 100 {
+        start -= 2;
+        digits[start..start + 2].copy_from_slice(&PAIRS[(value % 100) as usize]);
+        value /= 100;
+    }
+    if value >= 10 {
+        start -= 2;
+        digits[start..start + 2].copy_from_slice(&PAIRS[value as usize]);
+    } else {
+        start -= 1;
+        digits[start] = b'0' + value as u8;
+    }
+    out.extend_from_slice(&digits[start..]);
+}
+
+/// Appends `value` in decimal.
+pub(super) fn put_i64(out: &mut Vec<u8>, value: i64) {
+    if value < 0 {
+        out.push(b'-');
+    }
+    put_u64(out, value.unsigned_abs());
+}
+
+/// Appends the shortest decimal that reads as `value` again; what is no number becomes a string.
+pub(super) fn put_f64(out: &mut Vec<u8>, value: f64) {
+    if value.is_nan() {
+        out.extend_from_slice(b"\"NaN\"");
+    } else if value.is_infinite() {
+        out.extend_from_slice(if value > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
+    } else {
+        let magnitude = value.abs();
+        // Without an exponent the largest doubles have 309 digits.
+        let written = if magnitude == 0.0 || (1e-5..1e17).contains(&magnitude) {
+            write!(out, "{value}")
+        } else {
+            write!(out, "{value:e}")
+        };
+        written.expect("a vector takes all that is written");
+    }
+}
+
+/// An integer: its sign and its magnitude.
+///
+/// `text` follows the grammar of a number. A fraction of zeros and an exponent are no obstacle, as
+/// in `1.0` and `1e3`. One pass over the digits, however many there are.
+fn integer(text: &[u8]) -> Result<(bool, u64), JsonErrorKind> {
+    let (negative, text) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        _ => (false, text),
+    };
+    let whole = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let magnitude = if whole < text.len() {
+        scaled(text, whole)?
+    } else if whole < DIGITS_MAX {
+        text.iter().fold(0, |magnitude, byte| magnitude * 10 + u64::from(byte - b'0'))
+    } else {
+        text.iter().try_fold(0, |magnitude, byte| push_digit(magnitude, byte - b'0'))?
+    };
+    Ok((negative, magnitude))
+}
+
+/// An unsigned integer written with a fraction or an exponent behind its `whole` first digits.
+#[cold]
+fn scaled(text: &[u8], whole: usize) -> Result<u64, JsonErrorKind> {
+    let exponent_at = text.iter().position(|byte| byte | 0x20 == b'e').unwrap_or(text.len());
+    let fraction = &text[(whole + 1).min(exponent_at)..exponent_at];
+    let exponent = match text.get(exponent_at + 1..) {
+        Some([b'-', digits @ ..]) => -magnitude_of(digits),
+        Some([b'+', digits @ ..] | digits) => magnitude_of(digits),
+        None => 0,
+    };
+    // Digits before the point once the exponent has moved it.
+    let point = exponent.saturating_add_unsigned(whole as u64);
+    let digits = text[..whole].iter().chain(fraction).map(|byte| byte - b'0');
+    let mut magnitude = 0;
+    let mut position = 0;
+    for digit in digits {
+        if position < point {
+            magnitude = push_digit(magnitude, digit)?;
+        } else if digit != 0 {
+            return Err(JsonErrorKind::Integer);
+        }
+        position += 1;
+    }
+    if magnitude != 0 {
+        // Ends by overflow after twenty rounds at most, whatever the exponent.
+        while position < point {
+            magnitude = push_digit(magnitude, 0)?;
+            position += 1;
+        }
+    }
+    Ok(magnitude)
+}
+
+#[inline]
+fn push_digit(magnitude: u64, digit: u8) -> Result<u64, JsonErrorKind> {
+    magnitude
+        .checked_mul(10)
+        .and_then(|magnitude| magnitude.checked_add(u64::from(digit)))
+        .ok_or(JsonErrorKind::Range)
+}
+
+/// An exponent's digits as a number; one that is beyond counting becomes the largest there is.
+fn magnitude_of(digits: &[u8]) -> i64 {
+    digits.iter().fold(0, |magnitude: i64, byte| {
+        magnitude.saturating_mul(10).saturating_add(i64::from(byte - b'0'))
+    })
+}
+
+/// The value of a number that follows the grammar.
+pub(super) fn get_u64(text: &[u8]) -> Result<u64, JsonErrorKind> {
+    match integer(text)? {
+        (false, magnitude) | (true, magnitude @ 0) => Ok(magnitude),
+        _ => Err(JsonErrorKind::Range),
+    }
+}
+
+/// The value of a number that follows the grammar.
+pub(super) fn get_i64(text: &[u8]) -> Result<i64, JsonErrorKind> {
+    let (negative, magnitude) = integer(text)?;
+    let value =
+        if negative { 0_i64.checked_sub_unsigned(magnitude) } else { magnitude.try_into().ok() };
+    value.ok_or(JsonErrorKind::Range)
+}
+
+/// The value of a number that follows the grammar; the nearest double, unless that is infinite.
+pub(super) fn get_f64(text: &[u8]) -> Result<f64, JsonErrorKind> {
+    std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .filter(|value: &f64| value.is_finite())
+        .ok_or(JsonErrorKind::Double)
+}
+
+/// The text of a string if it follows the grammar of a number.
+pub(super) fn in_string(text: &[u8], kind: JsonErrorKind) -> Result<&[u8], JsonErrorKind> {
+    if scan::number(text) == Some(text.len()) { Ok(text) } else { Err(kind) }
+}
+
+/// Digits of `u64::MAX`.
+const DIGITS_MAX: usize = 20;
+
+static PAIRS: [[u8; 2]; 100] = {
+    let mut table = [[0; 2]; 100];
+    let mut value = 0;
+    while value < table.len() {
+        table[value] = [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8];
+        value += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(put: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        put(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn integers_may_carry_zeros_behind_the_point_and_an_exponent() {
+        for (text, value) in [
+            ("1e3", 1000),
+            ("1E+3", 1000),
+            ("1.5e1", 15),
+            ("150e-1", 15),
+            ("15.000", 15),
+            ("0.0001e4", 1),
+            ("0e999999999999999999999", 0),
+            ("0.000e-5", 0),
+            ("0.00", 0),
+            ("-0", 0),
+            ("1.8446744073709551615e19", u64::MAX),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            assert_eq!(get_u64(text.as_bytes()), Ok(value), "{text}");
+        }
+        for text in ["1.5", "1e-1", "15e-2", "0.1", "100e-3", "1e-99999999999999999999"] {
+            assert_eq!(get_u64(text.as_bytes()), Err(JsonErrorKind::Integer), "{text}");
+        }
+        for text in ["18446744073709551616", "1e20", "1e99999999999999999999", "-1"] {
+            assert_eq!(get_u64(text.as_bytes()), Err(JsonErrorKind::Range), "{text}");
+        }
+    }
+
+    #[test]
+    fn signed_integers_reach_both_ends_and_no_further() {
+        for (text, value) in [
+            ("-9223372036854775808", Ok(i64::MIN)),
+            ("9223372036854775807", Ok(i64::MAX)),
+            ("-9223372036854775809", Err(JsonErrorKind::Range)),
+            ("9223372036854775808", Err(JsonErrorKind::Range)),
+            ("-1e0", Ok(-1)),
+        ] {
+            assert_eq!(get_i64(text.as_bytes()), value, "{text}");
+        }
+    }
+
+    #[test]
+    fn doubles_are_short_and_beyond_range_is_an_error() {
+        for (value, text) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (0.1, "0.1"),
+            (-2.5, "-2.5"),
+            (1e300, "1e300"),
+            (f64::MIN_POSITIVE, "2.2250738585072014e-308"),
+            (5e-324, "5e-324"),
+            (f64::NAN, "\"NaN\""),
+            (f64::INFINITY, "\"Infinity\""),
+            (f64::NEG_INFINITY, "\"-Infinity\""),
+        ] {
+            assert_eq!(written(|out| put_f64(out, value)), text);
+        }
+        assert_eq!(get_f64(b"1e309"), Err(JsonErrorKind::Double));
+        assert_eq!(get_f64(b"1e-400"), Ok(0.0));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_the_same(
+            signed in any::<i64>(),
+            small in -200_i64..200,
+            unsigned in any::<u64>(),
+            bits in any::<u64>(),
+        ) {
+            for value in [signed, small] {
+                let text = written(|out| put_i64(out, value));
+                prop_assert_eq!(&text, &value.to_string());
+                prop_assert_eq!(get_i64(text.as_bytes()), Ok(value));
+            }
+            let text = written(|out| put_u64(out, unsigned));
+            prop_assert_eq!(&text, &unsigned.to_string());
+            prop_assert_eq!(get_u64(text.as_bytes()), Ok(unsigned));
+            let double = f64::from_bits(bits);
+            if double.is_finite() {
+                let text = written(|out| put_f64(out, double));
+                prop_assert!(text.len() <= 24, "{}", text);
+                prop_assert_eq!(get_f64(text.as_bytes()).map(f64::to_bits), Ok(bits));
+            }
+        }
+
+        #[test]
+        fn moving_the_point_changes_no_integer(value in any::<u64>(), shift in 0_usize..30) {
+            let zeros = "0".repeat(shift);
+            for text in [format!("{value}{zeros}e-{shift}"), format!("{value}.{zeros}")] {
+                if scan::number(text.as_bytes()) == Some(text.len()) {
+                    prop_assert_eq!(get_u64(text.as_bytes()), Ok(value));
+                }
+            }
+            let digits = value.to_string();
+            let (head, tail) = digits.split_at(1);
+            if !tail.is_empty() {
+                let text = format!("{head}.{tail}{zeros}e{}", tail.len());
+                prop_assert_eq!(get_u64(text.as_bytes()), Ok(value));
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Scans over the bytes of strings and numbers, eight at a time where it pays.
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+
+/// Marks, by their high bits, the bytes that JSON doesn't allow raw in a string: the quote, the
+/// backslash and control characters.
+///
+/// A borrow may also mark bytes above a marked one, so only whether there is a mark, and the lowest
+/// one, mean something.
+#[inline]
+const fn special(word: u64) -> u64 {
+    let quote = word ^ (ONES * b'"' as u64);
+    let backslash = word ^ (ONES * b'\\' as u64);
+    let zero_quote = quote.wrapping_sub(ONES) & !quote;
+    let zero_backslash = backslash.wrapping_sub(ONES) & !backslash;
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    (zero_quote | zero_backslash | control) & HIGHS
+}
+
+/// Length of the prefix that has neither quote nor backslash nor control character.
+#[inline]
+pub(super) fn plain(bytes: &[u8]) -> usize {
+    prefix(bytes, special, |byte| byte < 0x20 || byte == b'"' || byte == b'\\')
+}
+
+/// As [`plain`], but only over ASCII: a prefix that needs neither escapes nor a check of encoding.
+#[inline]
+pub(super) fn plain_ascii(bytes: &[u8]) -> usize {
+    prefix(
+        bytes,
+        |word| special(word) | word & HIGHS,
+        |byte| byte < 0x20 || byte == b'"' || byte == b'\\' || byte >= 0x80,
+    )
+}
+
+#[inline]
+fn prefix(bytes: &[u8], marks: impl Fn(u64) -> u64, stop: impl Fn(u8) -> bool) -> usize {
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let marks = marks(u64::from_le_bytes(*word));
+        if marks != 0 {
+            return index * 8 + marks.trailing_zeros() as usize / 8;
+        }
+    }
+    let scanned = words.len() * 8;
+    scanned + tail.iter().position(|&byte| stop(byte)).unwrap_or(tail.len())
+}
+
+/// The character that a `\u` escape at the start of `bytes` stands for, and its length: 6, or 12
+/// for a pair of surrogates. `None` for a bad digit or a surrogate alone.
+pub(super) fn unicode_escape(bytes: &[u8]) -> Option<(char, usize)> {
+    let unit = |at: usize| match bytes.get(at..at + 6)? {
+        [b'\\', b'u', digits @ ..] => digits
+            .iter()
+            .try_fold(0, |unit, &digit| Some(unit << 4 | (digit as char).to_digit(16)?)),
+        _ => None,
+    };
+    match unit(0)? {
+        high @ 0xD800..=0xDBFF => {
+            let low = unit(6).filter(|unit| (0xDC00..=0xDFFF).contains(unit))?;
+            let character = 0x1_0000 + ((high - 0xD800) << 10 | (low - 0xDC00));
+            Some((char::from_u32(character)?, 12))
+        }
+        unit => Some((char::from_u32(unit)?, 6)),
+    }
+}
+
+/// Length of the number at the start of `bytes`, by RFC 8259, section 6. `None` if there is none.
+#[inline]
+pub(super) fn number(bytes: &[u8]) -> Option<usize> {
+    let digits = |from: usize| {
+        let len = bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        (len > 0).then_some(from + len)
+    };
+    let start = usize::from(bytes.first() == Some(&b'-'));
+    let mut end = digits(start)?;
+    if bytes[start] == b'0' && end > start + 1 {
+        return None;
+    }
+    if bytes.get(end) == Some(&b'.') {
+        end = digits(end + 1)?;
+    }
+    if let Some(b'e' | b'E') = bytes.get(end) {
+        let sign = matches!(bytes.get(end + 1), Some(b'+' | b'-'));
+        end = digits(end + 1 + usize::from(sign))?;
+    }
+    Some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_stops_at_the_first_special_byte_wherever_it_lies() {
+        for stop in [b'"', b'\\', 0, 0x1F, b'\n'] {
+            for at in 0..40 {
+                let mut bytes = vec![b'a'; 40];
+                bytes[at] = stop;
+                assert_eq!((plain(&bytes), plain_ascii(&bytes)), (at, at), "{stop:#x}");
+                // Bytes one above a special one are those that a borrow could mark wrongly.
+                bytes[at + 1..].fill(stop + 1);
+                assert_eq!((plain(&bytes), plain_ascii(&bytes)), (at, at), "{stop:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_other_byte_is_plain_and_only_ascii_is_plain_ascii() {
+        for byte in (0x20..=0xFF).filter(|byte| !matches!(byte, b'"' | b'\\')) {
+            let bytes = [byte; 19];
+            assert_eq!(plain(&bytes), 19, "{byte:#x}");
+            assert_eq!(plain_ascii(&bytes), if byte < 0x80 { 19 } else { 0 }, "{byte:#x}");
+        }
+    }
+
+    #[test]
+    fn surrogates_count_only_in_pairs() {
+        assert_eq!(unicode_escape(br"\u00e9x"), Some(('é', 6)));
+        assert_eq!(unicode_escape(br"\uD83D\uDE00"), Some(('😀', 12)));
+        for alone in [r"\ud83d", r"\ud83dx", r"\ude00", r"\ud83d\u0041", r"\ud83d\ud83d"] {
+            assert_eq!(unicode_escape(alone.as_bytes()), None, "{alone}");
+        }
+        for bad in [r"\u12", r"\u12g4", r"\u+123", r"\x0041"] {
+            assert_eq!(unicode_escape(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_end_where_the_grammar_ends_them() {
+        let long = [("0", 1), ("-0", 2), ("12,", 2), ("1.5e+3]", 6), ("2E9}", 3), ("0.0", 3)];
+        for (text, len) in long {
+            assert_eq!(number(text.as_bytes()), Some(len), "{text}");
+        }
+        for text in ["", "-", "01", "-01", "1.", ".5", "1e", "1e+", "+1", "NaN"] {
+            assert_eq!(number(text.as_bytes()), None, "{text}");
+        }
+    }
+}

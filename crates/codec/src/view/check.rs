@@ -1,0 +1,392 @@
+use arrayvec::ArrayVec;
+
+use super::request::Counts;
+use crate::field::{
+    any_value, array_value, entity_ref, event, key_value, key_value_list, link, request, resource,
+    resource_spans, scope, scope_spans, span, status,
+};
+use crate::wire::{Expected, Fault, Field, Reader};
+
+/// Levels of arrays and maps that an attribute's value may have, as `AttributeValueDepthLimit` of
+/// opentelemetry-specification v1.60. A scalar has none, `[]` has one.
+pub const NESTING_MAX: usize = spanwire_model::Limits::DEPTH_MAX as usize;
+
+/// Bytes that are not the protobuf message they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed protobuf at byte {offset}: expected {expected}")]
+pub struct Malformed {
+    offset: usize,
+    expected: Expected,
+}
+
+impl Malformed {
+    /// Where in the checked bytes the fault lies.
+    #[must_use]
+    pub const fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// What should have been there.
+    #[must_use]
+    pub const fn expected(&self) -> Expected {
+        self.expected
+    }
+}
+
+impl From<Fault> for Malformed {
+    fn from(Fault { offset, expected }: Fault) -> Self {
+        Self { offset, expected }
+    }
+}
+
+/// Why one span must not travel on; its neighbours may.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpanError {
+    /// The span's bytes are no `Span`; offsets count from where the span's body begins.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// `trace_id` has another length than 16.
+    #[error("trace_id has {len} bytes, not 16")]
+    TraceId {
+        /// Its length.
+        len: usize,
+    },
+    /// `span_id` has another length than 8.
+    #[error("span_id has {len} bytes, not 8")]
+    SpanId {
+        /// Its length.
+        len: usize,
+    },
+    /// `parent_span_id` is neither empty nor 8 bytes long.
+    #[error("parent_span_id has {len} bytes, not 8 or 0")]
+    ParentSpanId {
+        /// Its length.
+        len: usize,
+    },
+    /// `trace_id` of a link is neither empty nor 16 bytes long.
+    #[error("trace_id of a link has {len} bytes, not 16 or 0")]
+    LinkTraceId {
+        /// Its length.
+        len: usize,
+    },
+    /// `span_id` of a link is neither empty nor 8 bytes long.
+    #[error("span_id of a link has {len} bytes, not 8 or 0")]
+    LinkSpanId {
+        /// Its length.
+        len: usize,
+    },
+}
+
+impl From<Fault> for SpanError {
+    #[cold]
+    fn from(fault: Fault) -> Self {
+        SpanError::Malformed(fault.into())
+    }
+}
+
+/// Checks a request down to where its spans begin, and shows each span's body to `visit`.
+#[inline]
+pub(super) fn request<'a>(
+    bytes: &'a [u8],
+    mut visit: impl FnMut(&'a [u8]),
+) -> Result<Counts, Fault> {
+    let mut counts = Counts::default();
+    let mut request = Reader::new(bytes);
+    while let Some((at, field)) = request.field_at()? {
+        let Field::Len(request::RESOURCE_SPANS, body) = field else {
+            unknown(at, &field, request::NUMBER_MAX)?;
+            continue;
+        };
+        counts.resource_spans += 1;
+        let mut resource_spans = request.within(body);
+        while let Some((at, field)) = resource_spans.field_at()? {
+            match field {
+                Field::Len(resource_spans::SCOPE_SPANS, body) => {
+                    counts.scope_spans += 1;
+                    counts.spans += scope_spans(resource_spans.within(body), &mut visit)?;
+                }
+                Field::Len(resource_spans::RESOURCE, body) => {
+                    resource(resource_spans.within(body))?;
+                }
+                Field::Len(resource_spans::SCHEMA_URL, _) => {}
+                field => unknown(at, &field, resource_spans::NUMBER_MAX)?,
+            }
+        }
+    }
+    Ok(counts)
+}
+
+#[inline]
+fn scope_spans<'a>(
+    mut scope_spans: Reader<'a>,
+    visit: &mut impl FnMut(&'a [u8]),
+) -> Result<usize, Fault> {
+    let mut spans = 0;
+    while let Some((at, field)) = scope_spans.field_at()? {
+        match field {
+            Field::Len(scope_spans::SPANS, body) => {
+                spans += 1;
+                visit(body);
+            }
+            Field::Len(scope_spans::SCOPE, body) => scope(scope_spans.within(body))?,
+            Field::Len(scope_spans::SCHEMA_URL, _) => {}
+            field => unknown(at, &field, scope_spans::NUMBER_MAX)?,
+        }
+    }
+    Ok(spans)
+}
+
+fn resource(mut resource: Reader<'_>) -> Result<(), Fault> {
+    while let Some((at, field)) = resource.field_at()? {
+        match field {
+            Field::Len(resource::ATTRIBUTES, body) => key_value(&resource, body)?,
+            Field::Len(resource::ENTITY_REFS, body) => entity_ref(resource.within(body))?,
+            Field::Varint(resource::DROPPED_ATTRIBUTES_COUNT, _) => {}
+            field => unknown(at, &field, resource::NUMBER_MAX)?,
+        }
+    }
+    Ok(())
+}
+
+fn entity_ref(mut entity: Reader<'_>) -> Result<(), Fault> {
+    while let Some((at, field)) = entity.field_at()? {
+        match field {
+            Field::Len(
+                entity_ref::SCHEMA_URL
+                | entity_ref::TYPE
+                | entity_ref::ID_KEYS
+                | entity_ref::DESCRIPTION_KEYS,
+                _,
+            ) => {}
+            field => unknown(at, &field, entity_ref::NUMBER_MAX)?,
+        }
+    }
+    Ok(())
+}
+
+fn scope(mut scope: Reader<'_>) -> Result<(), Fault> {
+    while let Some((at, field)) = scope.field_at()? {
+        match field {
+            Field::Len(scope::ATTRIBUTES, body) => key_value(&scope, body)?,
+            Field::Len(scope::NAME | scope::VERSION, _)
+            | Field::Varint(scope::DROPPED_ATTRIBUTES_COUNT, _) => {}
+            field => unknown(at, &field, scope::NUMBER_MAX)?,
+        }
+    }
+    Ok(())
+}
+
+/// Checks the body of one span; see [`Span::check`](super::Span::check).
+pub(super) fn span(body: &[u8]) -> Result<(), SpanError> {
+    let (mut trace_id, mut span_id, mut parent_span_id) = (0, 0, 0);
+    let mut span = Reader::new(body);
+    while let Some((at, field)) = span.field_at()? {
+        match field {
+            Field::Len(span::ATTRIBUTES, body) => key_value(&span, body)?,
+            Field::Len(span::TRACE_ID, id) => trace_id = id.len(),
+            Field::Len(span::SPAN_ID, id) => span_id = id.len(),
+            Field::Len(span::PARENT_SPAN_ID, id) => parent_span_id = id.len(),
+            Field::Len(span::EVENTS, body) => event(span.within(body))?,
+            Field::Len(span::LINKS, body) => link(span.within(body))?,
+            Field::Len(span::STATUS, body) => status(span.within(body))?,
+            Field::Len(span::NAME | span::TRACE_STATE, _)
+            | Field::Varint(
+                span::KIND
+                | span::DROPPED_ATTRIBUTES_COUNT
+                | span::DROPPED_EVENTS_COUNT
+                | span::DROPPED_LINKS_COUNT,
+                _,
+            )
+            | Field::Fixed64(span::START_TIME_UNIX_NANO | span::END_TIME_UNIX_NANO, _)
+            | Field::Fixed32(span::FLAGS, _) => {}
+            field => unknown(at, &field, span::NUMBER_MAX)?,
+        }
+    }
+    match (trace_id, span_id, parent_span_id) {
+        (16, 8, 0 | 8) => Ok(()),
+        (16, 8, len) => Err(SpanError::ParentSpanId { len }),
+        (16, len, _) => Err(SpanError::SpanId { len }),
+        (len, ..) => Err(SpanError::TraceId { len }),
+    }
+}
+
+fn event(mut event: Reader<'_>) -> Result<(), Fault> {
+    while let Some((at, field)) = event.field_at()? {
+        match field {
+            Field::Len(event::ATTRIBUTES, body) => key_value(&event, body)?,
+            Field::Len(event::NAME, _)
+            | Field::Fixed64(event::TIME_UNIX_NANO, _)
+            | Field::Varint(event::DROPPED_ATTRIBUTES_COUNT, _) => {}
+            field => unknown(at, &field, event::NUMBER_MAX)?,
+        }
+    }
+    Ok(())
+}
+
+fn link(mut link: Reader<'_>) -> Result<(), SpanError> {
+    let (mut trace_id, mut span_id) = (0, 0);
+    while let Some((at, field)) = link.field_at()? {
+        match field {
+            Field::Len(link::ATTRIBUTES, body) => key_value(&link, body)?,
+            Field::Len(link::TRACE_ID, id) => trace_id = id.len(),
+            Field::Len(link::SPAN_ID, id) => span_id = id.len(),
+            Field::Len(link::TRACE_STATE, _)
+            | Field::Varint(link::DROPPED_ATTRIBUTES_COUNT, _)
+            | Field::Fixed32(link::FLAGS, _) => {}
+            field => unknown(at, &field, link::NUMBER_MAX)?,
+        }
+    }
+    // The schema calls a span invalid for its own ids only. An absent linked id passes therefore,
+    // but one of a wrong length makes strict destinations refuse the whole request.
+    match (trace_id, span_id) {
+        (0 | 16, 0 | 8) => Ok(()),
+        (0 | 16, len) => Err(SpanError::LinkSpanId { len }),
+        (len, _) => Err(SpanError::LinkTraceId { len }),
+    }
+}
+
+fn status(mut status: Reader<'_>) -> Result<(), Fault> {
+    while let Some((at, field)) = status.field_at()? {
+        match field {
+            Field::Len(status::MESSAGE, _) | Field::Varint(status::CODE, _) => {}
+            field if field.number() == status::RESERVED => {}
+            field => unknown(at, &field, status::NUMBER_MAX)?,
+        }
+    }
+    Ok(())
+}
+
+/// Accepts a field that the schema doesn't have; refuses one that it has with another wire type.
+#[inline]
+fn unknown(at: usize, field: &Field<'_>, number_max: u32) -> Result<(), Fault> {
+    let number = field.number();
+    if number > number_max {
+        return Ok(());
+    }
+    Err(Fault { offset: at, expected: Expected::WireType { number } })
+}
+
+/// Checks an attribute: the last `LEN` value that `parent` read.
+#[inline]
+fn key_value(parent: &Reader<'_>, body: &[u8]) -> Result<(), Fault> {
+    if is_plain(body) { Ok(()) } else { nested(parent.within(body)) }
+}
+
+/// Whether an attribute has the form that nearly all have: a key, then a scalar, each shorter than
+/// 16 KiB and nothing else. Checked in a few comparisons, where [`nested`] takes many more.
+#[inline]
+fn is_plain(key_value: &[u8]) -> bool {
+    const KEY: u8 = key_value::KEY.tag() as u8;
+    const VALUE: u8 = key_value::VALUE.tag() as u8;
+    const STRING: u8 = any_value::STRING_VALUE.tag() as u8;
+    const BOOL: u8 = any_value::BOOL_VALUE.tag() as u8;
+    const INT: u8 = any_value::INT_VALUE.tag() as u8;
+    const DOUBLE: u8 = any_value::DOUBLE_VALUE.tag() as u8;
+
+    let [KEY, key @ ..] = key_value else { return false };
+    let Some([VALUE, value @ ..]) = short(key).and_then(|(len, key)| key.get(len..)) else {
+        return false;
+    };
+    match short(value) {
+        Some((len, value)) if len == value.len() => match value {
+            [STRING, text @ ..] => short(text).is_some_and(|(len, text)| len == text.len()),
+            [BOOL | INT, 0..0x80] | [INT, 0x80..=0xFF, 0..0x80] => true,
+            [DOUBLE, bits @ ..] => bits.len() == 8,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// A length of one or two bytes, and what follows it.
+#[inline]
+fn short(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    match *bytes {
+        [len @ 0..0x80, ref rest @ ..] => Some((usize::from(len), rest)),
+        [low, high @ 0..0x80, ref rest @ ..] => {
+            Some((usize::from(low & 0x7F) | usize::from(high) << 7, rest))
+        }
+        _ => None,
+    }
+}
+
+/// The messages that nest in each other.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    KeyValue,
+    AnyValue,
+    ArrayValue,
+    KeyValueList,
+}
+
+/// Messages open at once: the attribute and its value, then for each level at most a list, an entry
+/// and the entry's value.
+const OPEN_MAX: usize = 2 + 3 * NESTING_MAX;
+
+/// Checks an attribute of any form, without recursion: a peer decides how deep it is.
+fn nested(attribute: Reader<'_>) -> Result<(), Fault> {
+    let mut outer = ArrayVec::<(Reader<'_>, Kind), OPEN_MAX>::new();
+    let (mut message, mut kind) = (attribute, Kind::KeyValue);
+    let mut nesting = 0;
+    loop {
+        let Some((at, field)) = message.field_at()? else {
+            let Some(parent) = outer.pop() else { return Ok(()) };
+            nesting -= usize::from(matches!(kind, Kind::ArrayValue | Kind::KeyValueList));
+            (message, kind) = parent;
+            continue;
+        };
+        let (body, inner) = match (kind, field) {
+            (Kind::KeyValue, Field::Len(key_value::VALUE, body)) => (body, Kind::AnyValue),
+            (Kind::AnyValue, Field::Len(any_value::ARRAY_VALUE, body)) => (body, Kind::ArrayValue),
+            (Kind::AnyValue, Field::Len(any_value::KVLIST_VALUE, body)) => {
+                (body, Kind::KeyValueList)
+            }
+            (Kind::ArrayValue, Field::Len(array_value::VALUES, body)) => (body, Kind::AnyValue),
+            (Kind::KeyValueList, Field::Len(key_value_list::VALUES, body)) => {
+                (body, Kind::KeyValue)
+            }
+            (Kind::KeyValue, field) => {
+                key_value_leaf(at, &field)?;
+                continue;
+            }
+            (Kind::AnyValue, field) => {
+                any_value_leaf(at, &field)?;
+                continue;
+            }
+            (Kind::ArrayValue, field) => {
+                unknown(at, &field, array_value::NUMBER_MAX)?;
+                continue;
+            }
+            (Kind::KeyValueList, field) => {
+                unknown(at, &field, key_value_list::NUMBER_MAX)?;
+                continue;
+            }
+        };
+        nesting += usize::from(matches!(inner, Kind::ArrayValue | Kind::KeyValueList));
+        let child = message.within(body);
+        if nesting > NESTING_MAX || outer.try_push((message, kind)).is_err() {
+            return Err(Fault { offset: at, expected: Expected::Nesting });
+        }
+        (message, kind) = (child, inner);
+    }
+}
+
+fn key_value_leaf(at: usize, field: &Field<'_>) -> Result<(), Fault> {
+    match field {
+        Field::Len(key_value::KEY, _) | Field::Varint(key_value::KEY_STRINDEX, _) => Ok(()),
+        field => unknown(at, field, key_value::NUMBER_MAX),
+    }
+}
+
+fn any_value_leaf(at: usize, field: &Field<'_>) -> Result<(), Fault> {
+    match field {
+        Field::Len(any_value::STRING_VALUE | any_value::BYTES_VALUE, _)
+        | Field::Varint(
+            any_value::BOOL_VALUE | any_value::INT_VALUE | any_value::STRING_VALUE_STRINDEX,
+            _,
+        )
+        | Field::Fixed64(any_value::DOUBLE_VALUE, _) => Ok(()),
+        field => unknown(at, field, any_value::NUMBER_MAX),
+    }
+}

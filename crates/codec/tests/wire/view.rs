@@ -1,0 +1,128 @@
+use proptest::prelude::*;
+use prost::Message;
+use spanwire_codec::view::{AnyValue, Request, Span};
+
+use crate::generate;
+use crate::oracle::{assert_agrees, read, spans};
+use crate::soup::{Cook, REQUEST};
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_view_reads_what_prost_wrote(request in generate::request()) {
+        let bytes = request.encode_to_vec();
+        let view = Request::parse(&bytes).expect("prost wrote it");
+        let count: usize = request
+            .resource_spans
+            .iter()
+            .flat_map(|resource_spans| &resource_spans.scope_spans)
+            .map(|scope_spans| scope_spans.spans.len())
+            .sum();
+        prop_assert_eq!(view.spans(), count);
+        let scopes: usize = request.resource_spans.iter().map(|r| r.scope_spans.len()).sum();
+        prop_assert_eq!(view.envelopes(), request.resource_spans.len() + scopes);
+        for span in spans(&view) {
+            prop_assert_eq!(span.check(), Ok(()));
+        }
+        prop_assert!(read(&view) == request);
+    }
+
+    #[test]
+    fn two_requests_joined_are_one_request(
+        first in generate::request(), second in generate::request(),
+    ) {
+        let joined = [first.encode_to_vec(), second.encode_to_vec()].concat();
+        let mut both = first;
+        both.resource_spans.extend(second.resource_spans);
+        prop_assert!(read(&Request::parse(&joined).expect("joined")) == both);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn fields_in_any_order_repeated_split_and_unknown_read_as_prost_reads_them(
+        numbers in proptest::collection::vec(any::<u8>(), 0..2500),
+    ) {
+        let bytes = Cook::new(&numbers).message(&REQUEST);
+        assert_agrees(&bytes);
+    }
+}
+
+#[test]
+fn the_soup_reaches_well_formed_spans_with_attributes() {
+    let mut seed = 1_u64;
+    let mut attributes = 0;
+    for _ in 0..500 {
+        let numbers: Vec<u8> = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 56) as u8
+        })
+        .take(1000)
+        .collect();
+        let bytes = Cook::new(&numbers).message(&REQUEST);
+        let request = Request::parse(&bytes).expect("soups are well-formed");
+        attributes += spans(&request)
+            .filter(|span| span.check().is_ok())
+            .map(|span| span.attributes().count())
+            .sum::<usize>();
+    }
+    assert!(attributes > 100, "{attributes}: the property above would show little");
+}
+
+#[test]
+fn a_value_in_pieces_is_merged_and_the_last_kind_wins() {
+    let value = |attribute: &[u8]| -> String {
+        let mut span = vec![0x4A, attribute.len() as u8];
+        span.extend(attribute);
+        let attribute = Span::new(&span).attributes().next().expect("one attribute");
+        match attribute.value() {
+            AnyValue::Array(values) => format!("{:?}", values.collect::<Vec<_>>()),
+            value => format!("{value:?}"),
+        }
+    };
+    // Two pieces of the value, each with a piece of the array.
+    assert_eq!(
+        value(&[0x12, 6, 0x2A, 4, 0x0A, 2, 0x18, 1, 0x12, 6, 0x2A, 4, 0x0A, 2, 0x18, 2]),
+        "[Int(1), Int(2)]"
+    );
+    // An int between them: the first piece is gone.
+    assert_eq!(
+        value(&[0x12, 8, 0x2A, 4, 0x0A, 2, 0x18, 1, 0x18, 7, 0x12, 6, 0x2A, 4, 0x0A, 2, 0x18, 2]),
+        "[Int(2)]"
+    );
+    assert_eq!(value(&[0x12, 4, 0x18, 1, 0x10, 2]), "Bool(true)");
+    // What only profiles may use reads as absent.
+    assert_eq!(value(&[0x12, 4, 0x18, 1, 0x40, 5]), "Empty");
+    assert_eq!(value(&[]), "Empty");
+}
+
+#[test]
+fn doubles_pass_bit_for_bit() {
+    for bits in [f64::NAN.to_bits() | 0xBEEF, (-0.0_f64).to_bits(), f64::NEG_INFINITY.to_bits()] {
+        let mut span = vec![0x4A, 11, 0x12, 9, 0x21];
+        span.extend(bits.to_le_bytes());
+        let attribute = Span::new(&span).attributes().next().expect("one attribute");
+        match attribute.value() {
+            AnyValue::Double(double) => assert_eq!(double.to_bits(), bits),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_empty_request_holds_nothing() {
+    let request = Request::parse(&[]).expect("the empty message");
+    assert_eq!((request.spans(), request.envelopes()), (0, 0));
+    assert_eq!(request.resource_spans().count(), 0);
+}
+
+#[test]
+fn debug_shows_sizes_and_no_values() {
+    let bytes = [0x0A, 12, 0x12, 10, 0x12, 8, 0x2A, 6, b's', b'e', b'c', b'r', b'e', b't'];
+    let request = Request::parse(&bytes).expect("one span");
+    let span = spans(&request).next().expect("one span");
+    assert_eq!(format!("{request:?} {span:?}"), "Request(1 spans in 14 bytes) Span(8 bytes)");
+}

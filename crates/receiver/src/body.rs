@@ -1,0 +1,351 @@
+//! Reads request bodies: admitted before they are read, bounded while they are.
+
+use bytes::Bytes;
+use http_body::Body;
+use http_body_util::BodyExt as _;
+
+use std::sync::Arc;
+
+use crate::budget::{Budget, Reservation};
+use crate::fault::Fault;
+use crate::stats::Reason;
+
+/// Bytes and the reservation that admits them.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) bytes: Bytes,
+    pub(crate) reservation: Reservation,
+}
+
+/// Reads the one message of a unary gRPC request; also tells whether it is flagged as compressed.
+///
+/// The five bytes before the message decide: a message over `bytes_max`, or one that the budget has
+/// no room for, is refused before any of it is waited for. A message that arrives in one DATA frame
+/// is handed on where it lies.
+///
+/// Source: "Length-Prefixed-Message" in gRPC's `doc/PROTOCOL-HTTP2.md`.
+pub(crate) async fn read_message<B>(
+    body: &mut B,
+    bytes_max: usize,
+    budget: &Arc<Budget>,
+) -> Result<(bool, Admitted), Fault>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut prefix = [0; PREFIX_BYTES];
+    let mut filled = 0;
+    let mut data = Bytes::new();
+    while filled < PREFIX_BYTES {
+        data = match next(body).await.map_err(|_reset| cancelled())? {
+            Some(data) => data,
+            None if filled == 0 => return Err(Fault::new(Reason::Framing, "no message")),
+            None => return Err(cut_short()),
+        };
+        let part = data.split_to(data.len().min(PREFIX_BYTES - filled));
+        prefix[filled..filled + part.len()].copy_from_slice(&part);
+        filled += part.len();
+    }
+    let [flag, length @ ..] = prefix;
+    let compressed = match flag {
+        0 => false,
+        1 => true,
+        _ => return Err(Fault::new(Reason::Framing, "unknown flag before the message")),
+    };
+    let length = usize::try_from(u32::from_be_bytes(length))
+        .ok()
+        .filter(|length| *length <= bytes_max)
+        .ok_or_else(|| Fault::too_large(bytes_max))?;
+    let reservation = budget.reserve(length).ok_or_else(Fault::budget)?;
+
+    let mut gathered = Gathered::new(data, length);
+    while gathered.len() < length {
+        let data = next(body).await.map_err(|_reset| cancelled())?;
+        gathered.push(data.ok_or_else(cut_short)?);
+    }
+    if gathered.len() > length {
+        return Err(second_message());
+    }
+    // The message is only the request's one message once the peer has ended its side.
+    while let Some(data) = next(body).await.map_err(|_reset| cancelled())? {
+        if !data.is_empty() {
+            return Err(second_message());
+        }
+    }
+    let bytes = gathered.into_bytes();
+    Ok((compressed, Admitted { bytes, reservation }))
+}
+
+/// Reads a whole HTTP body. With a declared length it is admitted before it is read, otherwise as
+/// it comes.
+///
+/// `broken` is what a transport error means to the request.
+pub(crate) async fn read_whole<B>(
+    body: &mut B,
+    bytes_max: usize,
+    budget: &Arc<Budget>,
+    broken: impl Fn() -> Fault,
+) -> Result<Admitted, Fault>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let declared = body.size_hint().exact();
+    let length = match declared {
+        None => 0,
+        Some(length) => usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= bytes_max)
+            .ok_or_else(|| Fault::too_large(bytes_max))?,
+    };
+    let mut reservation = budget.reserve(length).ok_or_else(Fault::budget)?;
+    let mut gathered = Gathered::new(Bytes::new(), length);
+    while let Some(data) = next(body).await.map_err(|_error| broken())? {
+        let sum = gathered.len() + data.len();
+        if sum > bytes_max {
+            return Err(Fault::too_large(bytes_max));
+        }
+        let beyond = sum.saturating_sub(reservation.bytes());
+        if beyond > 0 && !reservation.grow(beyond) {
+            return Err(Fault::budget());
+        }
+        gathered.push(data);
+    }
+    let bytes = gathered.into_bytes();
+    Ok(Admitted { bytes, reservation })
+}
+
+/// The next piece of a body, empty ones included; trailers are passed over.
+async fn next<B>(body: &mut B) -> Result<Option<Bytes>, B::Error>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    loop {
+        match body.frame().await {
+            None => return Ok(None),
+            Some(frame) => {
+                if let Ok(data) = frame?.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+/// Pieces of a body on their way to being one: the first is kept where it lies, and only a second
+/// one makes them be copied.
+struct Gathered {
+    first: Bytes,
+    copied: Vec<u8>,
+    expected: usize,
+}
+
+impl Gathered {
+    fn new(first: Bytes, expected: usize) -> Self {
+        Self { first, copied: Vec::new(), expected }
+    }
+
+    fn len(&self) -> usize {
+        self.first.len() + self.copied.len()
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if self.len() == 0 {
+            self.first = data;
+            return;
+        }
+        // The expected length is the peer's word, so the memory follows what has arrived: it
+        // doubles, and ends exactly at the length if the peer keeps its word.
+        let needed = self.len() + data.len();
+        if needed > self.copied.capacity() {
+            let capacity = (2 * needed).max(INITIAL_BYTES_MAX).min(self.expected).max(needed);
+            self.copied.reserve_exact(capacity - self.copied.len());
+        }
+        if !self.first.is_empty() {
+            self.copied.extend_from_slice(&self.first);
+            self.first = Bytes::new();
+        }
+        self.copied.extend_from_slice(&data);
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if !self.copied.is_empty() {
+            self.copied.into()
+        } else if self.first.len() < COPY_BELOW {
+            Bytes::copy_from_slice(&self.first)
+        } else {
+            self.first
+        }
+    }
+}
+
+fn cancelled() -> Fault {
+    Fault::new(Reason::Cancelled, "the stream was reset")
+}
+
+fn cut_short() -> Fault {
+    Fault::new(Reason::Framing, "the message ends early")
+}
+
+fn second_message() -> Fault {
+    Fault::new(Reason::Framing, "more than one message")
+}
+
+/// A flag byte and a length of four bytes, big-endian.
+const PREFIX_BYTES: usize = 5;
+
+/// What a declared length alone can make us allocate, per request.
+const INITIAL_BYTES_MAX: usize = 1 << 20;
+
+/// A piece in place keeps the whole read buffer alive that it lies in. For a small one the buffer
+/// would outweigh it many times, unseen by the budget; copying one costs less than 100 ns.
+const COPY_BELOW: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use http_body::{Frame, SizeHint};
+
+    use super::*;
+
+    /// A body of scripted pieces, which may declare a length of its own.
+    struct Script(VecDeque<Bytes>, Option<u64>);
+
+    impl Body for Script {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.1.map(SizeHint::with_exact).unwrap_or_default()
+        }
+    }
+
+    fn script(pieces: &[&[u8]]) -> Script {
+        Script(pieces.iter().copied().map(Bytes::copy_from_slice).collect(), None)
+    }
+
+    async fn message(pieces: &[&[u8]]) -> Result<(bool, Vec<u8>), Reason> {
+        let budget = Budget::new(100);
+        let read = read_message(&mut script(pieces), 10, &budget).await;
+        match read {
+            Ok((compressed, Admitted { bytes, reservation })) => {
+                assert_eq!(reservation.bytes(), bytes.len());
+                Ok((compressed, bytes.to_vec()))
+            }
+            Err(fault) => {
+                assert_eq!(budget.bytes(), 0);
+                Err(fault.reason)
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn one_message_is_read_however_it_is_cut() {
+        let wire = b"\x01\0\0\0\x06abcdef";
+        for first in 0..wire.len() {
+            for second in first..wire.len() {
+                let pieces = [&wire[..first], &wire[first..second], &wire[second..], b""];
+                assert_eq!(message(&pieces).await, Ok((true, b"abcdef".to_vec())));
+            }
+        }
+        assert_eq!(message(&[b"\0\0\0\0\0"]).await, Ok((false, vec![])));
+    }
+
+    #[tokio::test]
+    async fn anything_but_one_whole_message_is_a_framing_error() {
+        let wrong: [&[&[u8]]; 7] = [
+            &[],
+            &[b"", b""],
+            &[b"\0\0\0\0"],
+            &[b"\0\0\0\0\x02a"],
+            &[b"\0\0\0\0\x01ab"],
+            &[b"\0\0\0\0\x01a", b"\0\0\0\0\x01b"],
+            &[b"\x02\0\0\0\x01a"],
+        ];
+        for pieces in wrong {
+            assert_eq!(message(pieces).await, Err(Reason::Framing), "{pieces:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_is_refused_by_its_prefix_alone() {
+        /// Fails the test if anything is read after the prefix.
+        struct Prefix(Option<Bytes>);
+        impl Body for Prefix {
+            type Data = Bytes;
+            type Error = Infallible;
+            fn poll_frame(
+                mut self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+                Poll::Ready(Some(Ok(Frame::data(self.0.take().expect("read past the prefix")))))
+            }
+        }
+        let budget = Budget::new(100);
+        let cases: [(&'static [u8], Reason); 3] = [
+            (b"\0\0\0\0\xC9", Reason::TooLarge),
+            (b"\0\xFF\xFF\xFF\xFF", Reason::TooLarge),
+            (b"\0\0\0\0\x65", Reason::Budget),
+        ];
+        for (prefix, reason) in cases {
+            let mut body = Prefix(Some(Bytes::from_static(prefix)));
+            let fault = read_message(&mut body, 200, &budget).await.expect_err("refused");
+            assert_eq!(fault.reason, reason);
+            assert_eq!(fault.retry_after.is_some(), reason == Reason::Budget);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_in_one_piece_is_handed_on_where_it_lies() {
+        let budget = Budget::new(10_000);
+        let piece = Bytes::from(vec![7; 5000]);
+        let mut body = Script([piece.clone()].into(), Some(5000));
+        let read = read_whole(&mut body, 5000, &budget, cut_short).await.expect("admitted");
+        assert_eq!(read.bytes.as_ptr(), piece.as_ptr());
+
+        let wire = Bytes::from([&b"\0\0\0\x13\x88"[..], &piece].concat());
+        let mut body = Script([wire.clone()].into(), None);
+        let (_, read) = read_message(&mut body, 5000, &budget).await.expect("admitted");
+        assert_eq!(read.bytes.as_ptr(), wire[5..].as_ptr());
+    }
+
+    #[tokio::test]
+    async fn an_undeclared_body_is_admitted_as_it_comes_and_stops_at_each_limit() {
+        let pieces: [&[u8]; 3] = [b"abcd", b"efgh", b"ij"];
+        let read = async |bytes_max, budget_max| {
+            let budget = Budget::new(budget_max);
+            match read_whole(&mut script(&pieces), bytes_max, &budget, cut_short).await {
+                Ok(admitted) => {
+                    assert_eq!(budget.bytes(), admitted.bytes.len());
+                    Ok(admitted.bytes.len())
+                }
+                Err(fault) => {
+                    assert_eq!(budget.bytes(), 0);
+                    Err(fault.reason)
+                }
+            }
+        };
+        assert_eq!(read(10, 10).await, Ok(10));
+        assert_eq!(read(9, 10).await, Err(Reason::TooLarge));
+        assert_eq!(read(10, 9).await, Err(Reason::Budget));
+    }
+
+    #[tokio::test]
+    async fn a_declared_length_allocates_only_as_bytes_arrive() {
+        let mut gathered = Gathered::new(Bytes::new(), 64 << 20);
+        gathered.push(Bytes::from_static(b"a"));
+        gathered.push(Bytes::from_static(b"b"));
+        assert!(gathered.copied.capacity() <= INITIAL_BYTES_MAX);
+        gathered.push(Bytes::from(vec![0; INITIAL_BYTES_MAX]));
+        assert!(gathered.copied.capacity() <= 4 * INITIAL_BYTES_MAX);
+    }
+}

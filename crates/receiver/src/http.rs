@@ -1,0 +1,171 @@
+//! OTLP/HTTP: `POST /v1/traces`, protobuf and JSON, over HTTP/1.1 and HTTP/2.
+//!
+//! Source: "OTLP/HTTP" in `docs/specification.md`, opentelemetry-proto v1.11.0, and RFC 9110.
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use prost::Message as _;
+use spanwire_codec::json;
+use tokio::time::timeout;
+
+use crate::body::read_whole;
+use crate::connection::Connection;
+use crate::fault::Fault;
+use crate::inflate::Coding;
+use crate::intake::{Form, Reply, caught, response, take};
+use crate::sink::{Accepted, Encoding, Sink, Transport};
+use crate::stats::{Reason, Tally};
+
+/// Answers one request.
+pub(crate) async fn answer<S: Sink>(
+    connection: &Connection<S>,
+    request: Request<Incoming>,
+) -> Response<Reply> {
+    let mut tally = Tally::open(connection.shared.counters.of(Transport::Http));
+    let (head, mut body) = request.into_parts();
+    let encoding = encoding(&head.headers);
+    let outcome = caught(export(connection, &mut tally, &head, &mut body, encoding)).await;
+    // What claims no format is answered in the protocol's first.
+    let encoding = encoding.unwrap_or(Encoding::Protobuf);
+    match outcome {
+        Ok(accepted) => {
+            tally.accepted(accepted.rejected_spans);
+            success(accepted, encoding)
+        }
+        Err(fault) => {
+            tally.refused(fault.reason);
+            if !body.is_end_stream() {
+                connection.body_left_unread();
+            }
+            failure(&fault, encoding, head.method == Method::HEAD)
+        }
+    }
+}
+
+async fn export<S: Sink>(
+    connection: &Connection<S>,
+    tally: &mut Tally<'_>,
+    head: &Parts,
+    body: &mut Incoming,
+    encoding: Option<Encoding>,
+) -> Result<Accepted, Fault> {
+    if head.uri.path() != EXPORT_PATH {
+        return Err(Fault::new(Reason::Path, "only /v1/traces is served"));
+    }
+    if head.method != Method::POST {
+        return Err(Fault::new(Reason::Method, "only POST is served"));
+    }
+    let encoding = encoding.ok_or_else(|| {
+        Fault::new(
+            Reason::ContentType,
+            "content-type must be application/x-protobuf or application/json",
+        )
+    })?;
+    let coding = coding(&head.headers)?;
+
+    let shared = &connection.shared;
+    let bytes_max = shared.settings.http_request_bytes_max;
+    let over_http2 = head.version == Version::HTTP_2;
+    let broken = || match over_http2 {
+        true => Fault::new(Reason::Cancelled, "the stream was reset"),
+        false => Fault::new(Reason::Framing, "the body is broken or ends early"),
+    };
+    let reading = read_whole(body, bytes_max, &shared.budget, broken);
+    let wire = timeout(shared.settings.body_read_timeout, reading)
+        .await
+        .map_err(|_elapsed| Fault::new(Reason::Timeout, "the body took too long to arrive"))??;
+    let form = Form { transport: Transport::Http, encoding, coding };
+    take(&shared.sink, tally, wire, form, bytes_max).await
+}
+
+/// The format that `Content-Type` names, whatever its parameters.
+fn encoding(headers: &HeaderMap) -> Option<Encoding> {
+    let content_type = headers.get(header::CONTENT_TYPE)?.as_bytes();
+    let media_type = content_type.split(|byte| *byte == b';').next();
+    let media_type = media_type.unwrap_or_default().trim_ascii();
+    if media_type.eq_ignore_ascii_case(b"application/x-protobuf") {
+        Some(Encoding::Protobuf)
+    } else if media_type.eq_ignore_ascii_case(b"application/json") {
+        Some(Encoding::Json)
+    } else {
+        None
+    }
+}
+
+/// The one compression that `Content-Encoding` may name.
+fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Fault> {
+    let unsupported =
+        || Fault::new(Reason::ContentEncoding, "content-encoding must be gzip, zstd or identity");
+    let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
+    let (value, further) = (values.next(), values.next());
+    if further.is_some() {
+        return Err(unsupported());
+    }
+    let name = value.map(|value| value.as_bytes().trim_ascii());
+    match name {
+        None | Some(b"") => Ok(None),
+        // `none` is no registered coding, but OTLP's own name for identity, and some send it.
+        Some(name)
+            if name.eq_ignore_ascii_case(b"identity") || name.eq_ignore_ascii_case(b"none") =>
+        {
+            Ok(None)
+        }
+        Some(name) => Coding::from_name(name).map(Some).ok_or_else(unsupported),
+    }
+}
+
+fn success(accepted: Accepted, encoding: Encoding) -> Response<Reply> {
+    let response = response(accepted);
+    let body = match encoding {
+        Encoding::Protobuf => Bytes::from(response.encode_to_vec()),
+        Encoding::Json => {
+            let mut out = Vec::new();
+            json::write_response(&response, &mut out);
+            out.into()
+        }
+    };
+    with_content_type(Reply::whole(body), encoding)
+}
+
+fn failure(fault: &Fault, encoding: Encoding, is_head: bool) -> Response<Reply> {
+    let reply = match is_head {
+        true => Reply::empty(),
+        false => Reply::whole(fault.body(encoding)),
+    };
+    let mut response = with_content_type(reply, encoding);
+    *response.status_mut() = fault.http_status();
+    let headers = response.headers_mut();
+    if let Some(delay) = fault.retry_after {
+        // The header has whole seconds, and earlier than asked is worse than later.
+        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    match fault.reason {
+        Reason::Method => {
+            headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+        }
+        Reason::ContentEncoding => {
+            let accepted = HeaderValue::from_static("gzip, zstd, identity");
+            headers.insert(header::ACCEPT_ENCODING, accepted);
+        }
+        _ => {}
+    }
+    response
+}
+
+fn with_content_type(reply: Reply, encoding: Encoding) -> Response<Reply> {
+    let mut response = Response::new(reply);
+    let content_type = match encoding {
+        Encoding::Protobuf => HeaderValue::from_static("application/x-protobuf"),
+        Encoding::Json => HeaderValue::from_static("application/json"),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+/// "OTLP/HTTP Request" in `docs/specification.md`.
+const EXPORT_PATH: &str = "/v1/traces";

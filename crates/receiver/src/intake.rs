@@ -1,0 +1,195 @@
+//! What both transports do with a body once it is read: decompress, check, hand to the sink.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+use spanwire_codec::json;
+use spanwire_codec::message::{ExportTracePartialSuccess, ExportTraceServiceResponse};
+use spanwire_codec::view::{self, Checked};
+
+use crate::body::Admitted;
+use crate::fault::Fault;
+use crate::inflate::{Coding, inflate};
+use crate::sink::{Accepted, Encoding, Received, Sink, Transport};
+use crate::stats::{Reason, Tally};
+
+/// How a body was sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form {
+    pub(crate) transport: Transport,
+    pub(crate) encoding: Encoding,
+    pub(crate) coding: Option<Coding>,
+}
+
+/// Takes one body all the way to the sink. The answer counts the spans rejected here as well.
+pub(crate) async fn take<S: Sink>(
+    sink: &S,
+    tally: &mut Tally<'_>,
+    wire: Admitted,
+    form: Form,
+    bytes_max: usize,
+) -> Result<Accepted, Fault> {
+    tally.read(wire.bytes.len());
+    let plain = match form.coding {
+        Some(coding) => inflate(wire, coding, bytes_max).await?,
+        None => wire,
+    };
+    let (checked, mut reservation) = match form.encoding {
+        Encoding::Protobuf if plain.bytes.len() <= INLINE_PROTOBUF_BYTES => check(plain)?,
+        Encoding::Json if plain.bytes.len() <= INLINE_JSON_BYTES => check_json(plain)?,
+        Encoding::Protobuf => aside(move || check(plain)).await?,
+        Encoding::Json => aside(move || check_json(plain)).await?,
+    };
+    let Checked { request, spans, rejected, reason } = checked;
+    tally.decoded(request.len(), spans as u64 + rejected as u64);
+    let own = Accepted {
+        rejected_spans: rejected as u64,
+        message: reason.map(|reason| reason.to_string()).unwrap_or_default(),
+    };
+    if spans == 0 {
+        // Envelopes without spans are not worth a sink's time ("Empty Telemetry Envelopes" in
+        // docs/specification.md).
+        return Ok(own);
+    }
+    reservation.shrink(request.len());
+    let received = Received {
+        request,
+        spans,
+        transport: form.transport,
+        encoding: form.encoding,
+        reservation,
+    };
+    let theirs = sink.accept(received).await?;
+    Ok(joined(own, theirs, spans as u64))
+}
+
+/// Makes a panic in a request that request's failure, and for good: the same bytes would panic
+/// again, while a stream that just breaks off is sent again.
+pub(crate) async fn caught(
+    request: impl Future<Output = Result<Accepted, Fault>>,
+) -> Result<Accepted, Fault> {
+    let mut request = pin!(request);
+    poll_fn(|cx| {
+        // What a panic leaves behind is this request's, which is over, or the sink's, which knows.
+        catch_unwind(AssertUnwindSafe(|| request.as_mut().poll(cx))).unwrap_or_else(|_panic| {
+            let fault = Fault::new(Reason::Panic, "the request could not be handled");
+            Poll::Ready(Err(fault))
+        })
+    })
+    .await
+}
+
+type Intact = (Checked, crate::budget::Reservation);
+
+fn check(plain: Admitted) -> Result<Intact, Fault> {
+    let Admitted { bytes, reservation } = plain;
+    let checked = view::reject_malformed(bytes)
+        .map_err(|malformed| Fault::new(Reason::Malformed, malformed.to_string()))?;
+    Ok((checked, reservation))
+}
+
+fn check_json(plain: Admitted) -> Result<Intact, Fault> {
+    let Admitted { bytes, mut reservation } = plain;
+    let request = json::read_request(&bytes)
+        .map_err(|error| Fault::new(Reason::Malformed, error.to_string()))?;
+    // Protobuf takes less room than JSON but for odd documents; those must fit the budget too.
+    let beyond = request.capacity().saturating_sub(reservation.bytes());
+    if beyond > 0 && !reservation.grow(beyond) {
+        return Err(Fault::budget());
+    }
+    check(Admitted { bytes: request.into(), reservation })
+}
+
+/// Runs long work on Tokio's blocking threads, so that this worker's other connections go on.
+async fn aside<F>(work: F) -> Result<Intact, Fault>
+where
+    F: FnOnce() -> Result<Intact, Fault> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_panic| Err(Fault::new(Reason::Malformed, "the body cannot be decoded")))
+}
+
+fn joined(own: Accepted, theirs: Accepted, spans: u64) -> Accepted {
+    let separator = if own.message.is_empty() || theirs.message.is_empty() { "" } else { "; " };
+    Accepted {
+        rejected_spans: own.rejected_spans + theirs.rejected_spans.min(spans),
+        message: own.message + separator + &theirs.message,
+    }
+}
+
+/// The message of a successful answer; full success leaves `partial_success` unset.
+pub(crate) fn response(accepted: Accepted) -> ExportTraceServiceResponse {
+    if accepted == Accepted::default() {
+        return ExportTraceServiceResponse::default();
+    }
+    ExportTraceServiceResponse {
+        partial_success: Some(ExportTracePartialSuccess {
+            rejected_spans: i64::try_from(accepted.rejected_spans).unwrap_or(i64::MAX),
+            error_message: accepted.message,
+        }),
+    }
+}
+
+/// The body of an answer, for both transports: one piece of data, then perhaps trailers.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    data: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+impl Reply {
+    /// No body.
+    pub(crate) const fn empty() -> Self {
+        Self { data: None, trailers: None }
+    }
+
+    pub(crate) fn whole(data: Bytes) -> Self {
+        Self { data: (!data.is_empty()).then_some(data), trailers: None }
+    }
+
+    /// A gRPC message with its prefix, and the trailers of success.
+    pub(crate) fn message(data: Bytes) -> Self {
+        let mut trailers = HeaderMap::with_capacity(1);
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        Self { data: Some(data), trailers: Some(trailers) }
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let data = self.data.take().map(Frame::data);
+        Poll::Ready(data.or_else(|| self.trailers.take().map(Frame::trailers)).map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_none() && self.trailers.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.data, &self.trailers) {
+            (None, None) => SizeHint::with_exact(0),
+            (Some(data), None) => SizeHint::with_exact(data.len() as u64),
+            // An exact size becomes a content-length, which gRPC does without.
+            (_, Some(_)) => SizeHint::default(),
+        }
+    }
+}
+
+/// The walk over a request runs at some gigabytes a second, so this is about a millisecond.
+const INLINE_PROTOBUF_BYTES: usize = 4 << 20;
+
+/// JSON is read at some hundred megabytes a second: a millisecond or two.
+const INLINE_JSON_BYTES: usize = 512 << 10;

@@ -1,0 +1,65 @@
+//! Receives OTLP traces over gRPC and HTTP and hands them, as validated wire bytes, to a [`Sink`].
+//!
+//! The receiver decides what may come in: it admits a request by its exact bytes before it reads
+//! them, decompresses within limits, checks the framing and each span, and gives every refusal the
+//! status by which OTLP clients know whether to send it again. It builds no spans: what the sink
+//! gets is the peer's own protobuf, uncompressed, and in place if it came in one piece. It keeps no
+//! queue and retries nothing; the peer waits for the sink's answer. TLS is not spoken here.
+//!
+//! # Guarantees
+//!
+//! - A request over its size limit is refused before it is read, or while it is decompressed, and
+//!   for good: HTTP 413, or RESOURCE_EXHAUSTED without RetryInfo.
+//! - The requests in flight never hold more than
+//!   [`in_flight_bytes_max`](Builder::in_flight_bytes_max); what does not fit is asked to come
+//!   back: HTTP 429 with `Retry-After`, or RESOURCE_EXHAUSTED with RetryInfo.
+//! - No memory is allocated on a peer's word alone beyond 1 MiB a request.
+//! - A malformed span is answered for by partial success, and its neighbours reach the sink byte
+//!   for byte. A request without spans succeeds and reaches no sink.
+//! - Each request is counted once, as accepted or as refused with a [`Reason`].
+//! - Nothing a peer or the operating system does ends the accept loop.
+//!
+//! # Example
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use spanwire_receiver::{Accepted, Received, Receiver};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! let receiver = Receiver::builder()
+//!     .grpc("127.0.0.1:0".parse()?)
+//!     .http("127.0.0.1:0".parse()?)
+//!     .bind(async |received: Received| {
+//!         println!("{} spans in {} bytes", received.spans, received.request.len());
+//!         Ok(Accepted::default())
+//!     })
+//!     .await?;
+//! println!("serving {:?} and {:?}", receiver.grpc_address(), receiver.http_address());
+//!
+//! let shutdown = receiver.shutdown(Duration::from_secs(5)).await;
+//! assert_eq!(shutdown.connections_cut, 0);
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod body;
+mod budget;
+mod builder;
+mod connection;
+mod fault;
+mod grpc;
+mod http;
+mod inflate;
+mod intake;
+mod listener;
+mod receiver;
+mod sink;
+mod stats;
+
+pub use builder::{BindError, Builder};
+pub use receiver::{Receiver, Shutdown};
+pub use sink::{Accepted, ChannelSink, Encoding, Received, Refusal, Sink, Transport, channel};
+pub use stats::{Reason, Refused, Stats, TransportStats};

@@ -1,0 +1,60 @@
+//! OTLP tracing that costs little and loses nothing uncounted.
+//!
+//! A span is encoded once, on the thread where it ends; from there on only whole chunks of wire
+//! bytes move. This crate composes the others: it owns the exporter's thread and decides when what
+//! is sent. Its parts can be used on their own: `spanwire-tracer`, `spanwire-batcher`,
+//! `spanwire-transport`, `spanwire-codec`, `spanwire-model`, `spanwire-pool`.
+//!
+//! # Guarantees
+//!
+//! - Recording takes no lock that threads share, makes no system call, and once warm allocates
+//!   nothing. It never blocks, unless [`Overflow::Block`] is chosen.
+//! - Each span started and sampled is in exactly one place, and [`Client::stats`] says where:
+//!   `started = exported + rejected + dropped(reason) + pending`.
+//! - Memory for spans is bounded by [`BatchConfig::memory_bytes_max`], whatever the collector does.
+//! - Flush and shutdown return by their deadline, from anywhere, and report what was delivered.
+//! - The application's runtime is never used, and none is needed.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use spanwire::{Client, SpanKind};
+//!
+//! let client = Client::builder().service_name("shop").build()?; // to localhost:4317
+//! let tracer = client.tracer("checkout");
+//!
+//! let mut request = tracer.span("POST /checkout").kind(SpanKind::Server).start();
+//! request.set_attribute("http.request.method", "POST");
+//! {
+//!     let _current = request.enter();
+//!     tracer.in_span("charge card", |span| span.set_attribute("payment.amount", 4200));
+//! }
+//! request.end();
+//!
+//! println!("{}", client.shutdown_blocking(Duration::from_secs(5)));
+//! # Ok::<(), spanwire::BuildError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod builder;
+mod client;
+mod config;
+mod exporter;
+mod item;
+mod stats;
+
+pub use builder::Builder;
+pub use client::{BuildError, Client, Report};
+pub use config::{BatchConfig, Config, RetryIf};
+pub use spanwire_batcher::{Overflow, Strategy};
+pub use spanwire_model::{
+    Attributes, Limits, Resource, Scope, SpanContext, SpanId, SpanKind, Status, Text, TraceFlags,
+    TraceId, TraceState, Value,
+};
+pub use spanwire_tracer::{
+    Baggage, Context, ContextGuard, InContext, Sampler, Span, SpanBuilder, Tracer, propagation,
+    sampler,
+};
+pub use spanwire_transport::{Compression, Protocol, Retry, RetrySettings, SendError};
+pub use stats::{Dropped, Pending, Reason, Stats};

@@ -1,0 +1,408 @@
+//! From `start` to a receiver's answer, over real sockets; the conservation law after each fault.
+
+mod support;
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use spanwire::{
+    BatchConfig, Client, Compression, InContext, Overflow, Protocol, Reason, Sampler, Status,
+};
+use spanwire_codec::view::Request;
+use spanwire_receiver::{Accepted, Refusal};
+use support::{Collector, LONG, SECOND, assert_balanced, client};
+
+const PROTOCOLS: [Protocol; 3] = [Protocol::Grpc, Protocol::HttpProtobuf, Protocol::HttpJson];
+
+/// An endpoint where connections are made and never answered.
+fn black_hole() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
+    (listener, endpoint)
+}
+
+fn small_memory(overflow: Overflow) -> BatchConfig {
+    BatchConfig {
+        memory_bytes_max: 1 << 20,
+        age_max: Duration::from_millis(20),
+        overflow,
+        ..BatchConfig::default()
+    }
+}
+
+#[test]
+fn spans_of_many_threads_arrive_once_each_over_every_protocol_and_compression() {
+    const THREADS: usize = 8;
+    const SPANS: usize = 500;
+    // Brotli is not among what the receiver takes; the transport's own tests have it.
+    let compressions = [Compression::None, Compression::Gzip, Compression::Zstd];
+    for protocol in PROTOCOLS {
+        for compression in compressions {
+            let collector = Collector::start();
+            let client =
+                collector.client(protocol).compression(compression).build().expect("valid");
+            let tracer = client.tracer("threads");
+            std::thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    let tracer = &tracer;
+                    scope.spawn(move || {
+                        for span in 0..SPANS {
+                            let mut span = tracer.start(&format!("{thread}/{span}"));
+                            span.set_attribute("thread", thread as i64);
+                        }
+                    });
+                }
+            });
+            let report = client.flush_blocking(LONG);
+            assert!(report.complete, "{protocol:?} {compression:?}: {report} {:?}", client.stats());
+            let exported = client.stats().exported; // some were on their way before the flush
+            assert_eq!(exported, (THREADS * SPANS) as u64, "{protocol:?} {compression:?}");
+            let names = collector.names();
+            assert_eq!(names.len(), THREADS * SPANS);
+            assert!(names.values().all(|&times| times == 1));
+            assert_balanced(&client);
+        }
+    }
+}
+
+#[test]
+fn a_nested_request_keeps_its_structure_across_threads_and_tasks() {
+    let collector = Collector::start();
+    let client = collector.client(Protocol::Grpc).build().expect("valid");
+    let tracer = client.tracer("nesting");
+    let root = tracer.start("root");
+    let context = root.as_current();
+    std::thread::spawn({
+        let (tracer, context) = (tracer.clone(), context.clone());
+        move || {
+            let _attached = context.attach();
+            tracer.start("on a thread").end();
+        }
+    })
+    .join()
+    .expect("no panic");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let task = runtime.spawn({
+        let tracer = tracer.clone();
+        let span = tracer.span("task").parent(root.context()).start();
+        async move {
+            tokio::task::yield_now().await;
+            tracer.start("in the task").end();
+        }
+        .in_span(span)
+    });
+    runtime.block_on(task).expect("no panic");
+    let trace_id = root.context().trace_id;
+    root.end();
+    assert!(client.flush_blocking(LONG).complete);
+
+    let mut parents = Vec::new();
+    for request in collector.requests() {
+        for resource in Request::parse(&request).expect("valid").resource_spans() {
+            for span in resource.scope_spans().flat_map(|scope| scope.spans()) {
+                assert_eq!(span.trace_id(), Some(trace_id.to_bytes()));
+                let name = String::from_utf8_lossy(span.name()).into_owned();
+                parents.push((name, span.span_id(), span.parent_span_id()));
+            }
+        }
+    }
+    let id = |name: &str| parents.iter().find(|span| span.0 == name).expect("arrived").1;
+    let parent = |name: &str| parents.iter().find(|span| span.0 == name).expect("arrived").2;
+    assert_eq!(parents.len(), 4);
+    assert_eq!(parent("root"), None);
+    assert_eq!(parent("on a thread"), id("root"));
+    assert_eq!(parent("task"), id("root"));
+    assert_eq!(parent("in the task"), id("task"));
+    assert_balanced(&client);
+}
+
+#[test]
+fn what_waits_while_the_receiver_is_away_arrives_when_it_is_back() {
+    let collector = Collector::start();
+    let batch = BatchConfig { age_max: Duration::from_millis(20), ..BatchConfig::default() };
+    let client = collector.client(Protocol::Grpc).batch(batch).build().expect("valid");
+    let tracer = client.tracer("outage");
+    for span in 0..1_000 {
+        tracer.start(&format!("before {span}")).end();
+    }
+    assert!(client.flush_blocking(LONG).complete);
+    let stopped = collector.stop();
+    for span in 0..1_000 {
+        tracer.start(&format!("during {span}")).end();
+    }
+    let report = client.flush_blocking(Duration::from_millis(200));
+    assert!(!report.complete && report.pending == 1_000, "{report}");
+    assert_balanced(&client);
+    let collector = stopped.restart();
+    for span in 0..1_000 {
+        tracer.start(&format!("after {span}")).end();
+    }
+    let report = client.flush_blocking(LONG);
+    assert!(report.complete && report.pending == 0, "{report}: {:?}", client.stats());
+    let names = collector.names();
+    assert_eq!(names.len(), 3_000);
+    let stats = client.stats();
+    assert_eq!((stats.exported, stats.dropped.total()), (3_000, 0));
+    assert!(stats.failures > 0 && stats.last_error.is_some());
+    assert_balanced(&client);
+}
+
+#[test]
+fn with_the_receiver_away_every_policy_bounds_memory_and_accounts_for_each_span() {
+    const THREADS: u64 = 4;
+    const SPANS: u64 = 10_000; // 4 MiB and more, four times what there is
+    let block = Overflow::Block { timeout: Duration::from_millis(100) };
+    for overflow in [Overflow::DropNewest, Overflow::DropOldest, block] {
+        let (_listener, endpoint) = black_hole();
+        let config = small_memory(overflow);
+        let client = client(&endpoint).batch(config).build().expect("valid");
+        let tracer = client.tracer("away");
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..SPANS {
+                        let mut span = tracer.start("a span of about one hundred bytes");
+                        span.set_attribute("an.attribute", "to make it a little longer");
+                    }
+                });
+            }
+        });
+        let stats = client.stats();
+        assert_eq!(stats.started, THREADS * SPANS);
+        assert!(stats.dropped.by(Reason::QueueFull) > 0, "{overflow:?}: {stats}");
+        assert!(stats.pending.total() > 0, "{overflow:?}: {stats}");
+        assert_balanced(&client);
+
+        let before = Instant::now();
+        let report = client.shutdown_blocking(Duration::from_millis(100));
+        assert!(before.elapsed() < 5 * SECOND, "the deadline holds");
+        assert!(!report.complete, "{report}");
+        let stats = client.stats();
+        assert_eq!(stats.dropped.total(), THREADS * SPANS, "{overflow:?}: {stats}");
+        assert_eq!(stats.pending.total(), 0, "{overflow:?}: {stats}");
+        assert_balanced(&client);
+    }
+}
+
+#[test]
+fn blocking_loses_nothing_of_a_burst_far_larger_than_the_memory() {
+    const SPANS: u64 = 50_000;
+    let collector = Collector::start();
+    let config = small_memory(Overflow::Block { timeout: LONG });
+    let client = collector.client(Protocol::Grpc).batch(config).build().expect("valid");
+    let tracer = client.tracer("burst");
+    for _ in 0..SPANS {
+        let mut span = tracer.start("a span of about one hundred bytes");
+        span.set_attribute("an.attribute", "to make it a little longer");
+    }
+    let report = client.flush_blocking(LONG);
+    assert!(report.complete, "{report}");
+    let stats = client.stats();
+    assert_eq!((stats.exported, stats.dropped.total()), (SPANS, 0), "{stats}");
+    assert_eq!(collector.names().values().sum::<usize>() as u64, SPANS);
+    assert_balanced(&client);
+}
+
+#[test]
+fn a_partial_success_counts_what_was_rejected_and_is_not_repeated() {
+    let collector = Collector::start_with(|received| {
+        Ok(Accepted { rejected_spans: received.spans as u64 / 10, message: "too old".into() })
+    });
+    for protocol in PROTOCOLS {
+        let client = collector.client(protocol).build().expect("valid");
+        let tracer = client.tracer("partial");
+        (0..100).for_each(|_| tracer.start("one of a hundred").end());
+        let report = client.flush_blocking(LONG);
+        assert_eq!((report.exported, report.rejected), (90, 10), "{protocol:?}: {report}");
+        assert_eq!(client.stats().requests, 1);
+        assert_balanced(&client);
+    }
+}
+
+#[test]
+fn a_refusal_for_good_drops_the_batch_and_says_why() {
+    let collector =
+        Collector::start_with(|_| Err(Refusal::Invalid { message: "no such tenant".into() }));
+    for protocol in PROTOCOLS {
+        let client = collector.client(protocol).build().expect("valid");
+        client.tracer("refused").start("unwanted").end();
+        let report = client.flush_blocking(LONG);
+        assert!(report.complete && report.dropped == 1, "{protocol:?}: {report}");
+        let stats = client.stats();
+        assert_eq!(stats.dropped.by(Reason::Refused), 1);
+        assert!(
+            stats.last_error.as_deref().is_some_and(|e| e.contains("no such tenant")),
+            "{stats:?}"
+        );
+        assert_balanced(&client);
+    }
+}
+
+#[test]
+fn a_throttled_batch_is_sent_again_until_it_is_taken() {
+    let attempts = AtomicUsize::new(0);
+    let collector =
+        Collector::start_with(move |_| match attempts.fetch_add(1, Ordering::Relaxed) {
+            0..3 => Err(Refusal::Unavailable { retry_after: None }),
+            _ => Ok(Accepted::default()),
+        });
+    let client = collector.client(Protocol::HttpProtobuf).build().expect("valid");
+    client.tracer("throttled").start("wanted").end();
+    let report = client.flush_blocking(LONG);
+    assert!(report.complete && report.exported == 1, "{report}");
+    assert_eq!(client.stats().failures, 3);
+    assert_eq!(collector.names().len(), 1);
+    assert_balanced(&client);
+}
+
+#[test]
+fn requests_stay_within_their_limit_and_a_span_beyond_it_is_dropped_and_counted() {
+    const LIMIT: usize = 64 << 10;
+    let collector = Collector::start();
+    let batch = BatchConfig { request_bytes_max: LIMIT, ..BatchConfig::default() };
+    let client = collector.client(Protocol::Grpc).batch(batch).build().expect("valid");
+    let tracer = client.tracer("large");
+    let text = "x".repeat(LIMIT);
+    for span in 0..100 {
+        let mut large = tracer.start(&format!("large {span}"));
+        large.set_attribute("text", &text[..20_000]);
+    }
+    let mut huge = tracer.start("larger than a request");
+    huge.set_attribute("text", &text);
+    huge.end();
+    let report = client.flush_blocking(LONG);
+    assert!(report.complete, "{report}");
+    let stats = client.stats();
+    assert_eq!((stats.exported, stats.dropped.by(Reason::TooLarge)), (100, 1), "{stats}");
+    assert_eq!(collector.names().len(), 100);
+    assert!(collector.requests().iter().all(|request| request.len() <= LIMIT));
+    assert_balanced(&client);
+}
+
+#[test]
+fn a_thread_that_ends_leaves_its_spans_behind_and_no_memory() {
+    let collector = Collector::start();
+    let client = collector.client(Protocol::Grpc).build().expect("valid");
+    let tracer = client.tracer("short");
+    for thread in 0..1_000 {
+        let tracer = tracer.clone();
+        std::thread::spawn(move || tracer.start(&format!("{thread}")).end()).join().expect("ends");
+    }
+    assert_eq!(client.stats().pending.in_chunks, 0, "the threads are gone");
+    assert!(client.flush_blocking(LONG).complete);
+    assert_eq!(collector.names().len(), 1_000);
+    assert_balanced(&client);
+}
+
+#[test]
+fn spans_that_are_not_sampled_never_travel() {
+    let collector = Collector::start();
+    let client =
+        collector.client(Protocol::Grpc).sampler(Sampler::AlwaysOff).build().expect("valid");
+    let tracer = client.tracer("off");
+    let mut span = tracer.start("not sampled");
+    span.set_attribute("kept", false);
+    assert!(!span.is_recording() && !span.context().is_sampled());
+    span.end();
+    assert!(client.flush_blocking(LONG).complete);
+    assert_eq!(client.stats().started, 0);
+    assert!(collector.requests().is_empty(), "no empty envelope either");
+}
+
+#[test]
+fn flush_and_shutdown_work_from_everywhere_and_twice() {
+    let collector = Collector::start();
+    let record = |client: &Client| {
+        let mut span = client.tracer("anywhere").start("span");
+        span.set_status(Status::Ok);
+    };
+    // Without a runtime; a second shutdown finds nothing to do.
+    let client = collector.client(Protocol::Grpc).build().expect("valid");
+    record(&client);
+    assert_eq!(client.shutdown_blocking(LONG).exported, 1);
+    assert!(client.shutdown_blocking(LONG).complete);
+    assert_balanced(&client);
+
+    // Within a runtime of one thread, in both forms; the blocking one blocks that thread only.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("without timers");
+    runtime.block_on(async {
+        let client = collector.client(Protocol::Grpc).build().expect("valid");
+        record(&client);
+        assert_eq!(client.flush(LONG).await.exported, 1);
+        record(&client);
+        assert_eq!(client.flush_blocking(LONG).exported, 1);
+        record(&client);
+        assert_eq!(client.shutdown(LONG).await.exported, 1);
+        assert!(client.shutdown(LONG).await.complete);
+        assert_balanced(&client);
+    });
+
+    // By the last drop, within a runtime and while unwinding.
+    runtime.block_on(async {
+        let client = collector.client(Protocol::Grpc).build().expect("valid");
+        record(&client);
+    });
+    let unwound = std::panic::catch_unwind(|| {
+        let client = collector.client(Protocol::Grpc).build().expect("valid");
+        record(&client);
+        std::panic::resume_unwind(Box::new("the application's own"));
+    });
+    assert!(unwound.is_err());
+    assert_eq!(collector.names()["span"], 6);
+}
+
+#[test]
+fn a_span_that_ends_after_the_shutdown_is_lost_and_counted() {
+    let collector = Collector::start();
+    let client = collector.client(Protocol::Grpc).build().expect("valid");
+    let tracer = client.tracer("late");
+    let open = tracer.start("still open");
+    assert!(client.shutdown_blocking(LONG).complete);
+    assert_eq!(client.stats().pending.live, 1);
+    open.end();
+    assert!(!tracer.start("too late").is_recording());
+    let stats = client.stats();
+    assert_eq!((stats.pending.live, stats.dropped.by(Reason::Shutdown)), (0, 1));
+    assert_balanced(&client);
+}
+
+#[test]
+fn shutdown_returns_by_its_deadline_with_an_endpoint_that_never_answers() {
+    let (_listener, endpoint) = black_hole();
+    for endpoint in [endpoint.as_str(), "http://127.0.0.1:1"] {
+        let client = client(endpoint).build().expect("valid");
+        client.tracer("deadline").start("undeliverable").end();
+        let before = Instant::now();
+        let report = client.shutdown_blocking(Duration::from_millis(300));
+        assert!(before.elapsed() < 2 * SECOND);
+        assert!(!report.complete && report.dropped == 1, "{endpoint}: {report}");
+        assert_balanced(&client);
+    }
+}
+
+#[test]
+fn many_tasks_share_one_client() {
+    let collector = Collector::start();
+    let client = collector.client(Protocol::HttpProtobuf).build().expect("valid");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let tasks: Vec<_> = (0..1_000)
+            .map(|task| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    let tracer = client.tracer("tasks");
+                    let span = tracer.start(&format!("task {task}"));
+                    tokio::task::yield_now().await;
+                    span.end();
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        assert!(client.flush(LONG).await.complete);
+    });
+    assert_eq!(collector.names().len(), 1_000);
+    assert_balanced(&client);
+}

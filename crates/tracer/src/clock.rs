@@ -1,0 +1,265 @@
+//! The time of day at the price of a counter read.
+//!
+//! A span stores raw ticks where it starts; both its ends are turned into nanoseconds where it
+//! ends, by one and the same line through two anchors. So a duration is never negative, whatever
+//! the wall clock does meanwhile, and nothing has to be measured before the first span may start.
+//!
+//! Ticks are those of the time stamp counter where the processor guarantees a constant rate and the
+//! kernel itself keeps time by it; elsewhere they are nanoseconds of [`Instant`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Between an anchor and the reading that gives the line its slope. Reading a clock pair is some
+/// 100 ns uncertain, so 10 ms give 10 parts in a million, and each later anchor gives better.
+const SETTLED_AFTER: Duration = Duration::from_millis(10);
+
+/// Counts anchors; a thread whose line is of an older count fetches the new one.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// The process's clock, behind a lock that is taken once a thread and anchor.
+static STATE: OnceLock<Mutex<State>> = OnceLock::new();
+
+/// A line from ticks to nanoseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    generation: u64,
+    ticks: u64,
+    unix_nano: u64,
+    /// Nanoseconds a tick, times 2^32; zero as long as nobody knows.
+    slope: u64,
+}
+
+impl Line {
+    /// The line of a thread that has not asked yet.
+    pub(crate) const UNKNOWN: Self = Self { generation: 0, ticks: 0, unix_nano: 0, slope: 0 };
+
+    /// The time of both ends of a span in nanoseconds since the Unix epoch; the second is never
+    /// before the first.
+    #[inline]
+    pub(crate) fn unix_nanos(&mut self, start: u64, end: u64) -> (u64, u64) {
+        if self.slope == 0 || self.generation != GENERATION.load(Ordering::Relaxed) {
+            self.refresh();
+        }
+        let start = self.at(start);
+        (start, self.at(end).max(start))
+    }
+
+    #[inline]
+    fn at(&self, ticks: u64) -> u64 {
+        let since_anchor = i128::from(ticks.wrapping_sub(self.ticks) as i64);
+        let nanos = (since_anchor * i128::from(self.slope)) >> 32;
+        self.unix_nano.saturating_add_signed(nanos as i64)
+    }
+
+    #[cold]
+    fn refresh(&mut self) {
+        let state = STATE.get_or_init(|| Mutex::new(State::new()));
+        *self = state.lock().unwrap_or_else(PoisonError::into_inner).line();
+    }
+}
+
+/// Moves the anchor to now, which follows the wall clock and sharpens the slope.
+///
+/// Whoever drains spans calls it about once a second. Without it, times drift from the wall clock
+/// by about 10 parts in a million.
+pub(crate) fn anchor() {
+    let state = STATE.get_or_init(|| Mutex::new(State::new()));
+    state.lock().unwrap_or_else(PoisonError::into_inner).anchor();
+}
+
+#[derive(Clone, Copy)]
+struct Anchor {
+    ticks: u64,
+    instant: Instant,
+    unix_nano: u64,
+}
+
+impl Anchor {
+    fn now() -> Self {
+        let ticks = ticks();
+        let instant = Instant::now();
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let unix_nano = since_epoch.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
+        Self { ticks, instant, unix_nano }
+    }
+
+    /// The slope of the line from an earlier anchor, once they are far enough apart to give one.
+    fn slope_from(&self, earlier: &Self) -> Option<u64> {
+        let nanos = self.instant.saturating_duration_since(earlier.instant).as_nanos();
+        let ticks = self.ticks.checked_sub(earlier.ticks).filter(|&ticks| ticks > 0)?;
+        u64::try_from((nanos << 32) / u128::from(ticks)).ok().filter(|&slope| slope > 0)
+    }
+}
+
+struct State {
+    anchor: Anchor,
+    /// The slope, once two anchors lie [`SETTLED_AFTER`] apart.
+    settled: Option<u64>,
+}
+
+impl State {
+    fn new() -> Self {
+        // Without the counter, ticks are nanoseconds and the slope is known.
+        let settled = (!counter::usable()).then_some(1 << 32);
+        let state = Self { anchor: Anchor::now(), settled };
+        GENERATION.fetch_add(1, Ordering::Relaxed);
+        state
+    }
+
+    fn line(&mut self) -> Line {
+        let slope = match self.settled {
+            Some(slope) => slope,
+            None => {
+                // Young: a line through the anchor and this very moment, exact in between.
+                let now = Anchor::now();
+                let slope = now.slope_from(&self.anchor).unwrap_or(1 << 32);
+                if now.instant.duration_since(self.anchor.instant) < SETTLED_AFTER {
+                    let Anchor { ticks, unix_nano, .. } = self.anchor;
+                    // Generation zero is never current, so the next span asks again.
+                    return Line { generation: 0, ticks, unix_nano, slope };
+                }
+                self.settled = Some(slope);
+                slope
+            }
+        };
+        let generation = GENERATION.load(Ordering::Relaxed);
+        let Anchor { ticks, unix_nano, .. } = self.anchor;
+        Line { generation, ticks, unix_nano, slope }
+    }
+
+    fn anchor(&mut self) {
+        let now = Anchor::now();
+        if now.instant.duration_since(self.anchor.instant) < SETTLED_AFTER {
+            return;
+        }
+        if counter::usable() {
+            self.settled = now.slope_from(&self.anchor).or(self.settled);
+        }
+        self.anchor = now;
+        GENERATION.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Now, in ticks of unknown length that never run backwards on one thread.
+#[inline]
+pub(crate) fn ticks() -> u64 {
+    counter::read().unwrap_or_else(monotonic_nanos)
+}
+
+fn monotonic_nanos() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let elapsed = START.get_or_init(Instant::now).elapsed();
+    u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod counter {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    const UNKNOWN: u8 = 0;
+    const USABLE: u8 = 1;
+    const UNUSABLE: u8 = 2;
+
+    static VERDICT: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+    #[inline]
+    pub(super) fn read() -> Option<u64> {
+        if VERDICT.load(Ordering::Relaxed) != USABLE && !usable() {
+            return None;
+        }
+        #[expect(unsafe_code, reason = "the intrinsic is declared unsafe")]
+        // SAFETY: `rdtsc` reads a register, takes no operand, and every x86-64 processor has it.
+        // Worth it: 2 reads a span; benches/cpu_benchmarks.rs `clock` measures it against `Instant`.
+        Some(unsafe { core::arch::x86_64::_rdtsc() })
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn usable() -> bool {
+        match VERDICT.load(Ordering::Relaxed) {
+            UNKNOWN => {
+                let usable = has_constant_rate() && kernel_trusts_it();
+                VERDICT.store(if usable { USABLE } else { UNUSABLE }, Ordering::Relaxed);
+                usable
+            }
+            verdict => verdict == USABLE,
+        }
+    }
+
+    /// "Invariant TSC", CPUID leaf 0x8000_0007, EDX bit 8.
+    fn has_constant_rate() -> bool {
+        use core::arch::x86_64::__cpuid;
+        __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx & 1 << 8 != 0
+    }
+
+    /// The kernel watches the counters of all processors and leaves them where they disagree.
+    fn kernel_trusts_it() -> bool {
+        let source = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+        std::fs::read_to_string(source).is_ok_and(|name| name.trim() == "tsc")
+    }
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+mod counter {
+    pub(super) fn read() -> Option<u64> {
+        None
+    }
+
+    pub(super) fn usable() -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unix_nano_now() -> u64 {
+        Anchor::now().unix_nano
+    }
+
+    #[test]
+    fn a_span_lies_between_the_wall_clock_readings_around_it() {
+        let mut line = Line::UNKNOWN;
+        for _ in 0..1_000 {
+            let before = unix_nano_now();
+            let (start, end) = line.unix_nanos(ticks(), ticks());
+            let after = unix_nano_now();
+            assert!(start <= end);
+            // A microsecond for the anchors' uncertainty, ten parts in a million for the slope,
+            // and room for an adjustment of the wall clock between the readings.
+            let slack = 1_000_000;
+            assert!(before <= start + slack && end <= after + slack, "{before} {start} {end} {after}");
+        }
+    }
+
+    #[test]
+    fn an_end_with_fewer_ticks_than_the_start_gives_an_empty_span() {
+        let mut line = Line::UNKNOWN;
+        let now = ticks();
+        let (start, end) = line.unix_nanos(now, now - 1_000);
+        assert_eq!(start, end);
+    }
+
+    #[test]
+    fn a_duration_is_the_same_before_and_after_the_anchor_has_moved() {
+        let line = Line { generation: 1, ticks: 1_000, unix_nano: 5_000_000, slope: 1 << 31 };
+        let moved = Line { ticks: 9_000, unix_nano: 77_000_000, ..line };
+        assert_eq!(line.at(3_000) - line.at(1_000), 1_000);
+        assert_eq!(moved.at(3_000) - moved.at(1_000), 1_000, "both ends lie before this anchor");
+    }
+
+    #[test]
+    fn a_slope_needs_ticks_between_the_anchors() {
+        let anchor = Anchor::now();
+        assert_eq!(anchor.slope_from(&anchor), None);
+        let later = Anchor {
+            ticks: anchor.ticks + 3_000_000,
+            instant: anchor.instant + Duration::from_millis(1),
+            ..anchor
+        };
+        assert_eq!(later.slope_from(&anchor), Some((1 << 32) / 3));
+    }
+}

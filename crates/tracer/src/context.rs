@@ -1,0 +1,201 @@
+use std::cell::RefCell;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{self, Poll};
+
+use pin_project_lite::pin_project;
+use spanwire_model::SpanContext;
+
+use crate::baggage::Baggage;
+use crate::propagation;
+use crate::span::Span;
+
+/// What travels along a request: the current span's ids, and baggage.
+///
+/// A context is a value. It becomes *current* for a stretch of code by [`attach`](Self::attach), for
+/// a future by [`InContext::in_context`]; new spans are children of the current one.
+///
+/// ```
+/// use spanwire_tracer::Context;
+///
+/// // What a server does with a request's headers:
+/// let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+/// let context = Context::extract(|name| (name == "traceparent").then_some(header));
+/// let worker = std::thread::spawn(move || {
+///     let _attached = context.attach(); // contexts go to other threads as values
+///     Context::current().span().map(|span| span.trace_id.to_string())
+/// });
+/// assert_eq!(worker.join().expect("worker").as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+/// ```
+///
+/// Source: `context/README.md`, opentelemetry-specification v1.60.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    span: Option<SpanContext>,
+    baggage: Baggage,
+}
+
+thread_local! {
+    /// The contexts attached on this thread, the current one last.
+    static ATTACHED: RefCell<Vec<Context>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Context {
+    /// A context without span and baggage.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The context attached last on this thread; empty without any.
+    #[must_use]
+    pub fn current() -> Self {
+        let last = ATTACHED.try_with(|attached| attached.try_borrow().ok()?.last().cloned());
+        last.ok().flatten().unwrap_or_default()
+    }
+
+    /// This context with another span.
+    #[must_use]
+    pub fn with_span(mut self, span: SpanContext) -> Self {
+        self.span = Some(span);
+        self
+    }
+
+    /// This context with other baggage.
+    #[must_use]
+    pub fn with_baggage(mut self, baggage: Baggage) -> Self {
+        self.baggage = baggage;
+        self
+    }
+
+    /// The span's ids.
+    #[must_use]
+    pub fn span(&self) -> Option<&SpanContext> {
+        self.span.as_ref()
+    }
+
+    /// The baggage.
+    #[must_use]
+    pub fn baggage(&self) -> &Baggage {
+        &self.baggage
+    }
+
+    /// Makes it the current one of this thread until the guard is dropped.
+    ///
+    /// Guards may be dropped in any order: one that was attached before takes later ones with it.
+    pub fn attach(self) -> ContextGuard {
+        let attached = ATTACHED.try_with(|attached| {
+            let mut attached = attached.try_borrow_mut().ok()?;
+            attached.push(self);
+            Some(attached.len() - 1)
+        });
+        // Without the stack, in a destructor of the thread's last moments, nothing is attached.
+        ContextGuard { at: attached.ok().flatten().unwrap_or(usize::MAX), _on_thread: PhantomData }
+    }
+
+    /// Reads the W3C headers `traceparent`, `tracestate` and `baggage`; `get` looks one up by its
+    /// lower-case name. What is malformed is left out.
+    ///
+    /// Cost: bounded, however long the headers are.
+    pub fn extract<'h>(mut get: impl FnMut(&'static str) -> Option<&'h str>) -> Self {
+        Self {
+            span: propagation::extract_span_context(&mut get),
+            baggage: propagation::extract_baggage(&mut get),
+        }
+    }
+
+    /// Writes the W3C headers `traceparent`, `tracestate` and `baggage`, those that have a value.
+    pub fn inject(&self, mut set: impl FnMut(&'static str, &str)) {
+        if let Some(span) = &self.span {
+            propagation::inject_span_context(span, &mut set);
+        }
+        propagation::inject_baggage(&self.baggage, &mut set);
+    }
+}
+
+/// Calls `look` with the span of the current context, where it stands: a copy of it would cost more
+/// than all the rest of starting a span that is not sampled.
+#[inline]
+pub(crate) fn with_current_span<R>(look: impl Fn(Option<&SpanContext>) -> R) -> R {
+    let looked = ATTACHED.try_with(|attached| match attached.try_borrow() {
+        Ok(attached) => look(attached.last().and_then(Context::span)),
+        Err(_) => look(None),
+    });
+    looked.unwrap_or_else(|_| look(None))
+}
+
+/// Keeps a context attached; dropping it restores the one before.
+#[must_use = "the context is detached as soon as the guard is dropped"]
+#[derive(Debug)]
+pub struct ContextGuard {
+    at: usize,
+    /// Belongs to the thread it was made on.
+    _on_thread: PhantomData<*const ()>,
+}
+
+impl Drop for ContextGuard {
+    fn drop(&mut self) {
+        // No stack means that the thread is ending and nothing is attached any more.
+        let _detached = ATTACHED.try_with(|attached| {
+            if let Ok(mut attached) = attached.try_borrow_mut() {
+                attached.truncate(self.at);
+            }
+        });
+    }
+}
+
+/// Runs futures in a context.
+///
+/// ```no_run
+/// # async fn handler(tracer: spanwire_tracer::Tracer) {
+/// use spanwire_tracer::InContext;
+///
+/// let span = tracer.start("checkout");
+/// async {
+///     // Spans started here, whichever thread polls, are children of `checkout`.
+/// }
+/// .in_span(span) // ends when the future is ready or dropped
+/// .await;
+/// # }
+/// ```
+pub trait InContext: Future + Sized {
+    /// Attaches `context` whenever the future is polled.
+    fn in_context(self, context: Context) -> WithContext<Self> {
+        WithContext { future: self, context, span: None }
+    }
+
+    /// Attaches the current context with this span in it, and ends the span with the future.
+    fn in_span(self, span: Span) -> WithContext<Self> {
+        let context = span.as_current();
+        WithContext { future: self, context, span: Some(span) }
+    }
+}
+
+impl<F: Future> InContext for F {}
+
+pin_project! {
+    /// A future that runs in a context; made by [`InContext`].
+    #[must_use = "futures do nothing unless polled"]
+    #[derive(Debug)]
+    pub struct WithContext<F> {
+        #[pin]
+        future: F,
+        context: Context,
+        span: Option<Span>,
+    }
+}
+
+impl<F: Future> Future for WithContext<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let _attached = this.context.clone().attach();
+        let polled = this.future.poll(cx);
+        if polled.is_ready() {
+            *this.span = None;
+        }
+        polled
+    }
+}

@@ -1,0 +1,59 @@
+//! Records spans and encodes each once, where it ends, into its thread's chunk of OTLP wire bytes.
+//!
+//! This crate decides what is sampled, which ids and times a span gets, and who its parent is. It
+//! sends nothing and starts no thread: full chunks go to an [`Outlet`], and whoever sends calls
+//! [`Provider::sweep`] for what is not full yet.
+//!
+//! # Guarantees
+//!
+//! - Starting, filling and ending a span takes no lock that threads share, makes no system call and
+//!   writes no cache line that another thread writes; once warm it allocates nothing, whatever the
+//!   keys and values are.
+//! - Each span started and sampled is in exactly one place: open, in a chunk, or counted as lost
+//!   for a reason ([`RecordStats`]). A thread that ends hands its chunk over.
+//! - A span that is not sampled is never encoded.
+//! - Durations come from a monotonic clock and are never negative; start times follow the wall clock.
+//! - Attribute keys are unique, the last one wins; what limits cut is counted in the span.
+//! - Headers of peers cost bounded time and memory.
+//!
+//! # Example
+//!
+//! ```
+//! use spanwire_codec::view;
+//! use spanwire_tracer::{Loss, Provider};
+//!
+//! let provider = Provider::builder().build(|_full_chunk| Err(Loss::QueueFull));
+//! let tracer = provider.tracer("shop");
+//! tracer.in_span("checkout", |span| {
+//!     span.set_attribute("cart.items", 3);
+//!     tracer.start("charge card").end();
+//! });
+//!
+//! let mut names = Vec::new();
+//! provider.sweep(|taken| {
+//!     for span in view::framed(&taken.slice.bytes) {
+//!         names.push(String::from_utf8_lossy(span.name()).into_owned());
+//!     }
+//! });
+//! assert_eq!(names, ["charge card", "checkout"]); // in the order they ended
+//! ```
+
+pub mod baggage;
+mod clock;
+mod context;
+mod outlet;
+pub mod propagation;
+mod provider;
+mod random;
+mod record;
+pub mod sampler;
+mod sink;
+mod span;
+
+pub use baggage::Baggage;
+pub use context::{Context, ContextGuard, InContext, WithContext};
+pub use outlet::{Loss, Outlet, TracedChunk, TracedScope, TracedSlice};
+pub use provider::{Provider, ProviderBuilder, RecordStats, Tracer};
+pub use sampler::Sampler;
+pub use span::{Span, SpanBuilder};
+pub use spanwire_model::{SpanContext, SpanKind, Status, Value};

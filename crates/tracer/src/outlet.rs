@@ -1,0 +1,78 @@
+use spanwire_codec::encode::EncodedScope;
+use spanwire_pool::{Chunk, Slice};
+
+/// Where full chunks go.
+///
+/// Called by recording threads, once a chunk: it should return fast. Any function of the same shape
+/// is an outlet.
+pub trait Outlet: Send + Sync + 'static {
+    /// Takes a chunk over, with every span in it that nobody took yet.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot. The chunk then stays with its thread, which sheds the newest spans and offers
+    /// the chunk again with the next one; at the thread's end the chunk is lost for this reason.
+    fn accept(&self, chunk: TracedChunk) -> Result<(), Loss>;
+}
+
+impl<F: Fn(TracedChunk) -> Result<(), Loss> + Send + Sync + 'static> Outlet for F {
+    fn accept(&self, chunk: TracedChunk) -> Result<(), Loss> {
+        self(chunk)
+    }
+}
+
+/// Why a finished span was not handed on.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Loss {
+    /// The queue is full.
+    QueueFull = 0,
+    /// The memory for chunks is used up.
+    Memory = 1,
+    /// The span ended after the shutdown.
+    Shutdown = 2,
+}
+
+impl Loss {
+    /// How many reasons there are.
+    pub(crate) const COUNT: usize = 3;
+
+    /// Each reason.
+    pub const ALL: [Self; Self::COUNT] = [Self::QueueFull, Self::Memory, Self::Shutdown];
+}
+
+/// Identifies a tracer's scope among those of one provider, with its encoded form.
+#[derive(Clone, Debug)]
+pub struct TracedScope {
+    /// Unique within the process.
+    pub id: u64,
+    /// What precedes its spans in a request.
+    pub encoded: EncodedScope,
+}
+
+/// A chunk of one tracer's spans, one thread's.
+#[derive(Clone, Debug)]
+pub struct TracedChunk {
+    /// The spans.
+    pub chunk: Chunk,
+    /// Whose they are.
+    pub scope: TracedScope,
+}
+
+/// Spans taken out of a [`TracedChunk`].
+#[derive(Clone, Debug)]
+pub struct TracedSlice {
+    /// The spans.
+    pub slice: Slice,
+    /// Whose they are.
+    pub scope: TracedScope,
+}
+
+impl TracedChunk {
+    /// The spans nobody took yet.
+    #[must_use]
+    pub fn take(&self) -> Option<TracedSlice> {
+        Some(TracedSlice { slice: self.chunk.take()?, scope: self.scope.clone() })
+    }
+}

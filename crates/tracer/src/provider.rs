@@ -1,0 +1,335 @@
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_queue::ArrayQueue;
+use spanwire_codec::encode::EncodedScope;
+use spanwire_model::{Limits, Scope};
+use spanwire_pool::{ChunkPool, ChunkSettings};
+
+use crate::clock;
+use crate::outlet::{Loss, Outlet, TracedScope, TracedSlice};
+use crate::record::Record;
+use crate::sampler::Sampler;
+use crate::sink::{Counts, Open, Slot};
+use crate::span::{Span, SpanBuilder};
+
+/// Records that wait for a thread that starts spans after threads that ended them: a bound on the
+/// memory of programs whose spans change threads, some 1 KiB each.
+const RECORDS_SHARED: usize = 1024;
+
+/// Source of [`Tracer`]s that share a sampler, limits, memory and an outlet.
+///
+/// Clones are the same provider.
+///
+/// ```
+/// use std::sync::mpsc;
+/// use spanwire_tracer::{Loss, Provider, TracedChunk};
+///
+/// let (sender, full_chunks) = mpsc::channel();
+/// let provider = Provider::builder()
+///     .build(move |chunk: TracedChunk| sender.send(chunk).map_err(|_| Loss::Shutdown));
+///
+/// provider.tracer("shop").start("checkout").end();
+///
+/// let mut spans = 0;
+/// provider.sweep(|slice| spans += slice.slice.spans); // chunks that are not full yet
+/// assert_eq!(spans, 1);
+/// ```
+#[derive(Clone)]
+pub struct Provider {
+    shared: Arc<Shared>,
+}
+
+/// Settings of a [`Provider`].
+#[derive(Clone, Debug, Default)]
+pub struct ProviderBuilder {
+    sampler: Sampler,
+    limits: Limits,
+    pool: Option<ChunkPool>,
+}
+
+impl ProviderBuilder {
+    /// Which spans are recorded; by default all, unless their parent is not.
+    #[must_use]
+    pub fn sampler(mut self, sampler: Sampler) -> Self {
+        self.sampler = sampler;
+        self
+    }
+
+    /// What one span may hold.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Where chunks come from; by default a pool with default settings.
+    #[must_use]
+    pub fn pool(mut self, pool: ChunkPool) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
+    /// The provider, whose full chunks go to `outlet`.
+    #[must_use]
+    pub fn build(self, outlet: impl Outlet) -> Provider {
+        let pool = self.pool.unwrap_or_else(|| ChunkPool::new(ChunkSettings::default()));
+        Provider {
+            shared: Arc::new(Shared {
+                sampler: self.sampler,
+                limits: self.limits,
+                pool,
+                outlet: Box::new(outlet),
+                closed: AtomicBool::new(false),
+                slots: Mutex::default(),
+            }),
+        }
+    }
+}
+
+pub(crate) struct Shared {
+    sampler: Sampler,
+    limits: Limits,
+    pool: ChunkPool,
+    outlet: Box<dyn Outlet>,
+    closed: AtomicBool,
+    slots: Mutex<Slots>,
+}
+
+#[derive(Default)]
+struct Slots {
+    live: Vec<Arc<Slot>>,
+    /// What threads counted that are gone.
+    retired: Counts,
+    /// What was thrown away by [`Provider::abandon`].
+    abandoned: u64,
+}
+
+impl Shared {
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn pool(&self) -> &ChunkPool {
+        &self.pool
+    }
+
+    pub(crate) fn outlet(&self) -> &dyn Outlet {
+        &*self.outlet
+    }
+
+    pub(crate) fn register(&self, slot: &Arc<Slot>) {
+        self.slots().live.push(Arc::clone(slot));
+    }
+
+    pub(crate) fn retire(&self, slot: &Arc<Slot>) {
+        let mut slots = self.slots();
+        slots.retired += slot.counts();
+        slots.live.retain(|live| !Arc::ptr_eq(live, slot));
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Provider {
+    /// A builder with the defaults.
+    #[must_use]
+    pub fn builder() -> ProviderBuilder {
+        ProviderBuilder::default()
+    }
+
+    /// A tracer for a library of this name.
+    #[must_use]
+    pub fn tracer(&self, name: impl Into<spanwire_model::Text>) -> Tracer {
+        self.tracer_of(&Scope::new(name))
+    }
+
+    /// A tracer for a scope. Make it once and keep it: each has chunks of its own.
+    #[must_use]
+    pub fn tracer_of(&self, scope: &Scope) -> Tracer {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        let scope = TracedScope {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            encoded: EncodedScope::new(scope),
+        };
+        let records = ArrayQueue::new(RECORDS_SHARED);
+        let provider = Arc::clone(&self.shared);
+        Tracer { shared: Arc::new(TracerShared { provider, scope, records }) }
+    }
+
+    /// Takes what every thread has finished so far, out of chunks that are not full; also keeps the
+    /// clock true to the wall clock. To be called about as often as a span may wait.
+    ///
+    /// Recording goes on meanwhile, undisturbed.
+    pub fn sweep(&self, mut each: impl FnMut(TracedSlice)) {
+        clock::anchor();
+        for slot in self.live() {
+            if let Some(slice) = slot.take() {
+                each(slice);
+            }
+        }
+    }
+
+    /// Ends recording: spans that end from now on are lost, and counted as such.
+    ///
+    /// What ended before is still there for [`sweep`](Self::sweep).
+    pub fn close(&self) {
+        self.shared.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Throws away what a sweep would find, counted as [`Loss::Shutdown`]: the last step after
+    /// [`close`](Self::close), for spans that ended at that very moment.
+    pub fn abandon(&self) {
+        let spans: usize = self.live().iter().map(|slot| slot.discard()).sum();
+        self.shared.slots().abandoned += spans as u64;
+    }
+
+    /// What was recorded and lost so far, summed over all threads.
+    #[must_use]
+    pub fn stats(&self) -> RecordStats {
+        let slots = self.shared.slots();
+        let mut counts = slots.retired;
+        let mut in_chunks = 0;
+        for slot in &slots.live {
+            in_chunks += slot.pending() as u64;
+            counts += slot.counts();
+        }
+        counts.discarded[Loss::Shutdown as usize] += slots.abandoned;
+        RecordStats { counts, in_chunks }
+    }
+
+    /// The memory its chunks take.
+    #[must_use]
+    pub fn pool(&self) -> &ChunkPool {
+        &self.shared.pool
+    }
+
+    fn live(&self) -> Vec<Arc<Slot>> {
+        self.shared.slots().live.clone()
+    }
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider")
+            .field("sampler", &self.shared.sampler)
+            .field("closed", &self.shared.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counts of a provider, in spans.
+///
+/// Once nothing ends any more: `started = recorded + live + lost`, and of the recorded ones each was
+/// taken by a sweep or an outlet, is still in a chunk, or was discarded.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordStats {
+    counts: Counts,
+    in_chunks: u64,
+}
+
+impl RecordStats {
+    /// Started and sampled.
+    #[must_use]
+    pub fn started(&self) -> u64 {
+        self.counts.started
+    }
+
+    /// Started and not ended yet.
+    #[must_use]
+    pub fn live(&self) -> u64 {
+        let ended = self.counts.recorded + self.counts.lost.iter().sum::<u64>();
+        // A span may end on another thread between the readings of the two threads' counts.
+        self.counts.started.saturating_sub(ended)
+    }
+
+    /// Encoded into a chunk.
+    #[must_use]
+    pub fn recorded(&self) -> u64 {
+        self.counts.recorded
+    }
+
+    /// Waiting in chunks that are not full.
+    #[must_use]
+    pub fn in_chunks(&self) -> u64 {
+        self.in_chunks
+    }
+
+    /// Lost here for this reason, before or after being recorded.
+    #[must_use]
+    pub fn lost(&self, loss: Loss) -> u64 {
+        self.counts.lost[loss as usize] + self.counts.discarded[loss as usize]
+    }
+}
+
+/// Starts spans of one instrumentation scope.
+///
+/// Clones are the same tracer; starting a span from a shared one writes no shared memory.
+#[derive(Clone)]
+pub struct Tracer {
+    shared: Arc<TracerShared>,
+}
+
+pub(crate) struct TracerShared {
+    pub(crate) provider: Arc<Shared>,
+    pub(crate) scope: TracedScope,
+    records: ArrayQueue<Box<Record>>,
+}
+
+impl TracerShared {
+    /// A record for a new span.
+    #[cold]
+    pub(crate) fn open(self: &Arc<Self>) -> Open {
+        let record = self.records.pop();
+        let record = record.unwrap_or_else(|| Box::new(Record::new(self.provider.limits)));
+        Open { tracer: Arc::clone(self), record }
+    }
+
+    /// Keeps an empty record for another thread, or frees it where enough are kept.
+    #[cold]
+    pub(crate) fn keep(&self, record: Box<Record>) {
+        drop(self.records.push(record));
+    }
+
+    #[inline]
+    pub(crate) fn sampler(&self) -> &Sampler {
+        &self.provider.sampler
+    }
+}
+
+impl fmt::Debug for TracerShared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TracerShared").field("scope", &self.scope.id).finish_non_exhaustive()
+    }
+}
+
+impl Tracer {
+    /// Starts an internal span under the current one.
+    #[inline]
+    pub fn start(&self, name: &str) -> Span {
+        self.span(name).start()
+    }
+
+    /// A span to be started, with more to say about it.
+    #[inline]
+    pub fn span<'a>(&'a self, name: &'a str) -> SpanBuilder<'a> {
+        SpanBuilder::new(&self.shared, name)
+    }
+
+    /// Runs `work` within a new span, which ends with it.
+    pub fn in_span<R>(&self, name: &str, work: impl FnOnce(&mut Span) -> R) -> R {
+        let mut span = self.start(name);
+        let _entered = span.enter();
+        work(&mut span)
+    }
+}
+
+impl fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tracer({})", self.shared.scope.id)
+    }
+}

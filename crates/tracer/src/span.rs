@@ -1,0 +1,315 @@
+use std::cell::RefCell;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use spanwire_model::{
+    Attributes, Link, SpanContext, SpanKind, Status, Text, TraceFlags, TraceState, Value, exception,
+};
+
+use crate::clock;
+use crate::context::{self, Context, ContextGuard};
+use crate::provider::TracerShared;
+use crate::random::Random;
+use crate::record::Time;
+use crate::sampler::SamplingParameters;
+use crate::sink::{self, Open};
+
+thread_local! {
+    static RANDOM: RefCell<Random> = const { RefCell::new(Random::UNSEEDED) };
+}
+
+/// A span about to be started; made by [`Tracer::span`](crate::Tracer::span).
+#[must_use = "a span builder does nothing until `start`"]
+#[derive(Clone, Copy, Debug)]
+pub struct SpanBuilder<'a> {
+    tracer: &'a Arc<TracerShared>,
+    name: &'a str,
+    kind: SpanKind,
+    parent: Parent<'a>,
+    start: Option<SystemTime>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Parent<'a> {
+    Current,
+    Root,
+    Given(&'a SpanContext),
+}
+
+impl<'a> SpanBuilder<'a> {
+    #[inline]
+    pub(crate) fn new(tracer: &'a Arc<TracerShared>, name: &'a str) -> Self {
+        Self { tracer, name, kind: SpanKind::Internal, parent: Parent::Current, start: None }
+    }
+
+    /// Its part in a call; [`SpanKind::Internal`] by default.
+    #[inline]
+    pub fn kind(self, kind: SpanKind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// Makes it a child of this span instead of the current one.
+    #[inline]
+    pub fn parent(self, parent: &'a SpanContext) -> Self {
+        Self { parent: Parent::Given(parent), ..self }
+    }
+
+    /// Makes it the root of a new trace.
+    #[inline]
+    pub fn root(self) -> Self {
+        Self { parent: Parent::Root, ..self }
+    }
+
+    /// When it started, where that is not now.
+    #[inline]
+    pub fn start_time(self, start: SystemTime) -> Self {
+        Self { start: Some(start), ..self }
+    }
+
+    /// Starts it.
+    ///
+    /// Cost: a sampled span takes a clock reading and the copy of its name; one that is not sampled
+    /// takes only its ids.
+    #[inline]
+    pub fn start(self) -> Span {
+        match self.parent {
+            Parent::Current => context::with_current_span(|parent| self.start_under(parent)),
+            Parent::Root => self.start_under(None),
+            Parent::Given(parent) => self.start_under(Some(parent)),
+        }
+    }
+
+    #[inline]
+    fn start_under(&self, parent: Option<&SpanContext>) -> Span {
+        let (trace_id, span_id) = RANDOM.with_borrow_mut(|random| {
+            (parent.map_or_else(|| random.trace_id(), |parent| parent.trace_id), random.span_id())
+        });
+        let sampled = !self.tracer.provider.is_closed()
+            && self.tracer.sampler().sample(&SamplingParameters {
+                parent,
+                trace_id,
+                name: self.name,
+                kind: self.kind,
+            });
+        let flags = parent.map_or(TraceFlags::RANDOM, |parent| parent.flags);
+        let flags = match sampled {
+            true => flags.with(TraceFlags::SAMPLED),
+            false => flags.without(TraceFlags::SAMPLED),
+        };
+        Span {
+            open: sampled.then(|| self.open(parent, flags)),
+            context: SpanContext {
+                trace_id,
+                span_id,
+                flags,
+                is_remote: false,
+                trace_state: parent.map_or(TraceState::EMPTY, |parent| parent.trace_state.clone()),
+            },
+        }
+    }
+
+    #[inline]
+    fn open(&self, parent: Option<&SpanContext>, flags: TraceFlags) -> Open {
+        let mut open = sink::start(self.tracer);
+        let record = &mut *open.record;
+        record.parent_span_id = parent.map(|parent| parent.span_id);
+        let remote = parent.is_some_and(|parent| parent.is_remote);
+        record.flags = spanwire_model::Span::flags_of(flags, remote);
+        record.kind = self.kind;
+        record.name.push_str(self.name);
+        // The clock last: what came before is not the span's own time.
+        record.start = self.start.map_or_else(|| Time::Ticks(clock::ticks()), Time::from);
+        open
+    }
+}
+
+/// An open span. It ends when dropped, or by [`end`](Self::end).
+///
+/// Belongs to one owner at a time and can be sent to other threads. What is set on a span that is
+/// not sampled costs one branch.
+///
+/// ```
+/// use spanwire_tracer::{Loss, Provider, SpanKind};
+///
+/// # let provider = Provider::builder().build(|_| Err(Loss::QueueFull));
+/// # let user = String::from("7");
+/// let tracer = provider.tracer("shop");
+/// let mut request = tracer.span("GET /users/{id}").kind(SpanKind::Server).start();
+/// request.set_attribute("http.route", "/users/{id}");
+/// request.set_attribute("user.id", &user); // borrowed, not copied first
+/// {
+///     let _entered = request.enter();
+///     let query = tracer.start("SELECT users"); // a child
+///     assert_eq!(query.context().trace_id, request.context().trace_id);
+/// }
+/// if let Err(error) = "x".parse::<u32>() {
+///     request.record_error(&error);
+/// }
+/// ```
+#[must_use = "a span ends as soon as it is dropped"]
+#[derive(Debug)]
+pub struct Span {
+    context: SpanContext,
+    open: Option<Open>,
+}
+
+impl Span {
+    /// Its ids, flags and trace state, for children elsewhere.
+    #[must_use]
+    pub fn context(&self) -> &SpanContext {
+        &self.context
+    }
+
+    /// Whether what is set on it is kept: whether it is sampled.
+    #[must_use]
+    pub fn is_recording(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Sets an attribute; an earlier one with this key is replaced.
+    ///
+    /// Cost: compares the key with those present and copies both to where they are sent from.
+    #[inline]
+    pub fn set_attribute<'a>(&mut self, key: &str, value: impl Into<Value<'a>>) {
+        if let Some(open) = &mut self.open {
+            open.record.set_attribute(key, value.into());
+        }
+    }
+
+    /// Replaces the name.
+    pub fn set_name(&mut self, name: &str) {
+        if let Some(open) = &mut self.open {
+            open.record.name.clear();
+            open.record.name.push_str(name);
+        }
+    }
+
+    /// Says how it went. `Ok` is final; `Unset` changes nothing.
+    ///
+    /// Source: "Set Status" in `trace/api.md`, opentelemetry-specification v1.60.
+    pub fn set_status(&mut self, status: Status) {
+        if let Some(open) = &mut self.open
+            && open.record.status != Status::Ok
+            && status != Status::Unset
+        {
+            open.record.status = status;
+        }
+    }
+
+    /// Adds an event that happens now, with attributes.
+    ///
+    /// ```
+    /// # use spanwire_tracer::{Loss, Provider};
+    /// # let provider = Provider::builder().build(|_| Err(Loss::QueueFull));
+    /// # let mut span = provider.tracer("shop").start("checkout");
+    /// span.add_event("cache.miss", [("cache.key", "user:7".into()), ("cache.size", 12.into())]);
+    /// ```
+    pub fn add_event<'a>(
+        &mut self,
+        name: &str,
+        attributes: impl IntoIterator<Item = (&'a str, Value<'a>)>,
+    ) {
+        self.add_event_at(SystemTime::now(), name, attributes);
+    }
+
+    /// Adds an event that happened at another time.
+    pub fn add_event_at<'a>(
+        &mut self,
+        time: SystemTime,
+        name: &str,
+        attributes: impl IntoIterator<Item = (&'a str, Value<'a>)>,
+    ) {
+        if let Some(open) = &mut self.open {
+            open.record.add_event(unix_nano(time), name, attributes);
+        }
+    }
+
+    /// Adds a link to another span, with attributes.
+    pub fn add_link<'a>(
+        &mut self,
+        context: &SpanContext,
+        attributes: impl IntoIterator<Item = (&'a str, Value<'a>)>,
+    ) {
+        let Some(open) = &mut self.open else { return };
+        let mut limits = *open.record.limits();
+        limits.attributes = limits.link_attributes;
+        let mut unique = Attributes::new();
+        for (key, value) in attributes {
+            unique.set_within(String::from(key), value.into_owned(), &limits);
+        }
+        let (attributes, dropped_attributes_count) = unique.into_parts();
+        open.record.add_link(&Link {
+            context: context.clone(),
+            flags: spanwire_model::Span::flags_of(context.flags, context.is_remote),
+            attributes,
+            dropped_attributes_count,
+        });
+    }
+
+    /// Adds an `exception` event for an error and marks the span as failed.
+    ///
+    /// Source: "Recording exceptions" in semantic conventions v1.44 (`exceptions-spans.md`).
+    pub fn record_error<E: Error + ?Sized>(&mut self, error: &E) {
+        if !self.is_recording() {
+            return;
+        }
+        let message = error.to_string();
+        let causes = exception::causes(error);
+        let attributes = [
+            Some((exception::TYPE, std::any::type_name::<E>().into())),
+            Some((exception::MESSAGE, message.as_str().into())),
+            causes.as_deref().map(|causes| (exception::STACKTRACE, causes.into())),
+        ];
+        self.add_event(exception::EVENT, attributes.into_iter().flatten());
+        self.set_status(Status::Error { message: Text::from(message) });
+    }
+
+    /// Makes it the current span of this thread until the guard is dropped; new spans are its
+    /// children. For futures there is [`InContext::in_span`](crate::InContext::in_span).
+    pub fn enter(&self) -> ContextGuard {
+        self.as_current().attach()
+    }
+
+    /// The current context with this span as its own.
+    #[must_use]
+    pub fn as_current(&self) -> Context {
+        Context::current().with_span(self.context.clone())
+    }
+
+    /// Ends it now.
+    pub fn end(self) {
+        drop(self);
+    }
+
+    /// Ends it at another time.
+    pub fn end_at(mut self, end: SystemTime) {
+        if let Some(open) = &mut self.open {
+            open.record.end = end.into();
+        }
+    }
+}
+
+impl Drop for Span {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(mut open) = self.open.take() {
+            if let Time::Never = open.record.end {
+                open.record.end = Time::Ticks(clock::ticks());
+            }
+            sink::end(&self.context, open);
+        }
+    }
+}
+
+impl From<SystemTime> for Time {
+    fn from(time: SystemTime) -> Self {
+        Self::UnixNano(unix_nano(time))
+    }
+}
+
+/// Nanoseconds since the Unix epoch; zero before it, the largest number after the year 2554.
+fn unix_nano(time: SystemTime) -> u64 {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
+    since_epoch.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,291 @@
+//! Why an attempt failed, and whether the same bytes may be sent again.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+/// The cause below an error of ours, whichever library it came from.
+pub(crate) type Source = Box<dyn Error + Send + Sync>;
+
+/// Why one attempt to send a body failed.
+///
+/// Text from the collector is at most 1 KiB long and free of control characters.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// No connection could be made, so the collector has seen nothing of the body.
+    #[error("no connection to the collector")]
+    Connect(#[source] Source),
+    /// The connection failed before a whole answer arrived. The collector may have taken the
+    /// spans; sent again, they may arrive twice, which OTLP accepts ("Duplicate Data").
+    #[error("no answer from the collector")]
+    Disconnect(#[source] Source),
+    /// No whole answer arrived in time; as with [`Disconnect`](Self::Disconnect), the spans may
+    /// have been taken.
+    #[error("no answer from the collector within {} ms", after.as_millis())]
+    Timeout {
+        /// The request timeout that ran out.
+        after: Duration,
+    },
+    /// The collector may take the same bytes later.
+    #[error("collector unavailable: {status}{}", suffix(message))]
+    Throttle {
+        /// What the collector answered.
+        status: Status,
+        /// The least time to wait, if it gave one: `RetryInfo` or `Retry-After`.
+        retry_after: Option<Duration>,
+        /// What it said beside.
+        message: Option<Box<str>>,
+    },
+    /// The collector refused this payload for good.
+    #[error("collector rejected the batch: {status}{}", suffix(message))]
+    Reject {
+        /// What the collector answered.
+        status: Status,
+        /// What it said beside.
+        message: Option<Box<str>>,
+    },
+    /// The payload is larger than the collector takes: HTTP 413, or RESOURCE_EXHAUSTED without
+    /// `RetryInfo`, which may also stand for a spent quota. A smaller payload may pass; this one
+    /// will not.
+    #[error("batch too large for the collector: {status}{}", suffix(message))]
+    Oversize {
+        /// What the collector answered.
+        status: Status,
+        /// What it said beside.
+        message: Option<Box<str>>,
+    },
+    /// The answer was larger than a client may read, before or after decompression. OTLP has it
+    /// that such a request is not repeated.
+    #[error("answer of the collector exceeds {bytes_max} bytes")]
+    AnswerTooLarge {
+        /// The limit, in bytes.
+        bytes_max: usize,
+    },
+    /// The body was encoded for another protocol. Nothing was sent.
+    #[error("the body was encoded for another protocol")]
+    Mismatch,
+}
+
+impl SendError {
+    /// Whether the same bytes may be sent again, and when.
+    ///
+    /// Source: "Failures" under "OTLP/gRPC Response", "Retryable Response Codes", "OTLP/HTTP
+    /// Throttling" and "All Other Responses" in `docs/specification.md`, opentelemetry-proto
+    /// v1.11.0.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Connect(_) | Self::Disconnect(_) | Self::Timeout { .. } => Retry::Backoff,
+            Self::Throttle { retry_after: Some(wait), .. } => Retry::After(*wait),
+            Self::Throttle { retry_after: None, .. } => Retry::Backoff,
+            Self::Reject { .. }
+            | Self::Oversize { .. }
+            | Self::AnswerTooLarge { .. }
+            | Self::Mismatch => Retry::Never,
+        }
+    }
+
+    /// From a gRPC status other than OK. `retry_info` is the delay of a `RetryInfo` detail.
+    pub(crate) fn from_grpc(
+        code: u32,
+        retry_info: Option<Duration>,
+        message: Option<Box<str>>,
+    ) -> Self {
+        let status = Status::Grpc(code);
+        match code {
+            code::CANCELLED
+            | code::DEADLINE_EXCEEDED
+            | code::ABORTED
+            | code::OUT_OF_RANGE
+            | code::UNAVAILABLE
+            | code::DATA_LOSS => Self::Throttle { status, retry_after: retry_info, message },
+            code::RESOURCE_EXHAUSTED if retry_info.is_some() => {
+                Self::Throttle { status, retry_after: retry_info, message }
+            }
+            code::RESOURCE_EXHAUSTED => Self::Oversize { status, message },
+            _ => Self::Reject { status, message },
+        }
+    }
+
+    /// From an HTTP status that is not a success. `retry_after` counts only where the status may
+    /// be retried at all.
+    ///
+    /// It serves gRPC too, for an answer without `grpc-status`: the mapping of gRPC's
+    /// `doc/http-grpc-status-mapping.md` leads to the same decisions.
+    pub(crate) fn from_http(
+        status: u16,
+        retry_after: Option<Duration>,
+        message: Option<Box<str>>,
+    ) -> Self {
+        let http = Status::Http(status);
+        match status {
+            429 | 502 | 503 | 504 => Self::Throttle { status: http, retry_after, message },
+            413 => Self::Oversize { status: http, message },
+            _ => Self::Reject { status: http, message },
+        }
+    }
+}
+
+/// What to do with the bytes of a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Drop and count them: the same bytes would fail again.
+    Never,
+    /// Send them again, after a wait of the sender's own choice.
+    Backoff,
+    /// Send them again, but not before this much time has passed.
+    After(Duration),
+}
+
+/// The status of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// `grpc-status`, 0 to 16 by the specification; peers may send others.
+    Grpc(u32),
+    /// The HTTP status, of OTLP/HTTP or of a proxy before a gRPC server.
+    Http(u16),
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Http(status) => write!(f, "HTTP {status}"),
+            Self::Grpc(code) => match code::NAMES.get(code as usize) {
+                Some(name) => write!(f, "gRPC {name}"),
+                None => write!(f, "gRPC {code}"),
+            },
+        }
+    }
+}
+
+fn suffix(message: &Option<Box<str>>) -> impl fmt::Display + '_ {
+    fmt::from_fn(move |f| match message {
+        Some(message) => write!(f, ": {message}"),
+        None => Ok(()),
+    })
+}
+
+/// Status codes by `doc/statuscodes.md` of gRPC: those that need a decision here.
+pub(crate) mod code {
+    pub(crate) const OK: u32 = 0;
+    pub(crate) const CANCELLED: u32 = 1;
+    pub(crate) const UNKNOWN: u32 = 2;
+    pub(crate) const DEADLINE_EXCEEDED: u32 = 4;
+    pub(crate) const RESOURCE_EXHAUSTED: u32 = 8;
+    pub(crate) const ABORTED: u32 = 10;
+    pub(crate) const OUT_OF_RANGE: u32 = 11;
+    pub(crate) const UNAVAILABLE: u32 = 14;
+    pub(crate) const DATA_LOSS: u32 = 15;
+
+    pub(crate) const NAMES: [&str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_grpc_code_is_retried_exactly_as_otlp_says() {
+        let retryable =
+            ["CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"];
+        for code in 1..=17 {
+            let name = code::NAMES.get(code as usize).copied().unwrap_or("unassigned");
+            let plain = SendError::from_grpc(code, None, None);
+            let expected =
+                if retryable.contains(&name) { Retry::Backoff } else { Retry::Never };
+            assert_eq!(plain.retry(), expected, "{name}");
+
+            let wait = Duration::from_secs(5);
+            let with_info = SendError::from_grpc(code, Some(wait), None);
+            let expected = if retryable.contains(&name) || name == "RESOURCE_EXHAUSTED" {
+                Retry::After(wait)
+            } else {
+                Retry::Never
+            };
+            assert_eq!(with_info.retry(), expected, "{name} with RetryInfo");
+        }
+    }
+
+    #[test]
+    fn every_http_status_is_retried_exactly_as_otlp_says() {
+        for status in (300..600).chain([0, 99, 101, 999]) {
+            let expected = match status {
+                429 | 502 | 503 | 504 => Retry::Backoff,
+                _ => Retry::Never,
+            };
+            assert_eq!(SendError::from_http(status, None, None).retry(), expected, "HTTP {status}");
+            let wait = Duration::from_secs(7);
+            let expected =
+                if expected == Retry::Backoff { Retry::After(wait) } else { Retry::Never };
+            let error = SendError::from_http(status, Some(wait), None);
+            assert_eq!(error.retry(), expected, "HTTP {status} with Retry-After");
+        }
+    }
+
+    #[test]
+    fn a_proxy_s_http_status_decides_as_its_grpc_mapping_would() {
+        // Status and code by `doc/http-grpc-status-mapping.md` of gRPC; all others are UNKNOWN.
+        let mapping = [
+            (400, 13),
+            (401, 16),
+            (403, 7),
+            (404, 12),
+            (429, 14),
+            (502, 14),
+            (503, 14),
+            (504, 14),
+            (418, 2),
+            (500, 2),
+        ];
+        for (status, code) in mapping {
+            assert_eq!(
+                SendError::from_http(status, None, None).retry(),
+                SendError::from_grpc(code, None, None).retry(),
+                "HTTP {status}"
+            );
+        }
+    }
+
+    #[test]
+    fn oversize_can_be_told_from_other_rejections() {
+        assert!(matches!(SendError::from_http(413, None, None), SendError::Oversize { .. }));
+        assert!(matches!(SendError::from_grpc(8, None, None), SendError::Oversize { .. }));
+        assert!(matches!(SendError::from_grpc(3, None, None), SendError::Reject { .. }));
+        assert!(matches!(SendError::from_http(400, None, None), SendError::Reject { .. }));
+    }
+
+    #[test]
+    fn the_text_names_the_status_and_the_collector_s_own_words() {
+        let text = |error: SendError| error.to_string();
+        assert_eq!(
+            text(SendError::from_http(400, None, Some("bad trace id".into()))),
+            "collector rejected the batch: HTTP 400: bad trace id"
+        );
+        assert_eq!(
+            text(SendError::from_grpc(14, None, None)),
+            "collector unavailable: gRPC UNAVAILABLE"
+        );
+        assert_eq!(
+            text(SendError::from_grpc(99, None, None)),
+            "collector rejected the batch: gRPC 99"
+        );
+    }
+}
