@@ -231,7 +231,10 @@ mod tests {
             // A microsecond for the anchors' uncertainty, ten parts in a million for the slope,
             // and room for an adjustment of the wall clock between the readings.
             let slack = 1_000_000;
-            assert!(before <= start + slack && end <= after + slack, "{before} {start} {end} {after}");
+            assert!(
+                before <= start + slack && end <= after + slack,
+                "{before} {start} {end} {after}"
+            );
         }
     }
 

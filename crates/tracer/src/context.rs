@@ -37,8 +37,35 @@ pub struct Context {
 }
 
 thread_local! {
-    /// The contexts attached on this thread, the current one last.
-    static ATTACHED: RefCell<Vec<Context>> = const { RefCell::new(Vec::new()) };
+    static ATTACHED: RefCell<Attached> =
+        const { RefCell::new(Attached { contexts: Vec::new(), attached: 0 }) };
+}
+
+/// The contexts attached on this thread, the current one last.
+struct Attached {
+    /// Each with its number, by which its guard finds it.
+    contexts: Vec<(u64, Context)>,
+    /// Contexts attached so far.
+    attached: u64,
+}
+
+impl Attached {
+    fn current(&self) -> Option<&Context> {
+        self.contexts.last().map(|(_, context)| context)
+    }
+
+    fn attach(&mut self, context: Context) -> u64 {
+        self.attached += 1;
+        self.contexts.push((self.attached, context));
+        self.attached
+    }
+
+    fn detach(&mut self, number: u64) {
+        // Mostly the last one goes. One that is not there any more went with an earlier one.
+        if let Some(at) = self.contexts.iter().rposition(|(attached, _)| *attached == number) {
+            self.contexts.truncate(at);
+        }
+    }
 }
 
 impl Context {
@@ -51,8 +78,8 @@ impl Context {
     /// The context attached last on this thread; empty without any.
     #[must_use]
     pub fn current() -> Self {
-        let last = ATTACHED.try_with(|attached| attached.try_borrow().ok()?.last().cloned());
-        last.ok().flatten().unwrap_or_default()
+        let current = ATTACHED.try_with(|attached| attached.try_borrow().ok()?.current().cloned());
+        current.ok().flatten().unwrap_or_default()
     }
 
     /// This context with another span.
@@ -85,13 +112,10 @@ impl Context {
     ///
     /// Guards may be dropped in any order: one that was attached before takes later ones with it.
     pub fn attach(self) -> ContextGuard {
-        let attached = ATTACHED.try_with(|attached| {
-            let mut attached = attached.try_borrow_mut().ok()?;
-            attached.push(self);
-            Some(attached.len() - 1)
-        });
+        let number =
+            ATTACHED.try_with(|attached| Some(attached.try_borrow_mut().ok()?.attach(self)));
         // Without the stack, in a destructor of the thread's last moments, nothing is attached.
-        ContextGuard { at: attached.ok().flatten().unwrap_or(usize::MAX), _on_thread: PhantomData }
+        ContextGuard { number: number.ok().flatten(), _on_thread: PhantomData }
     }
 
     /// Reads the W3C headers `traceparent`, `tracestate` and `baggage`; `get` looks one up by its
@@ -119,7 +143,7 @@ impl Context {
 #[inline]
 pub(crate) fn with_current_span<R>(look: impl Fn(Option<&SpanContext>) -> R) -> R {
     let looked = ATTACHED.try_with(|attached| match attached.try_borrow() {
-        Ok(attached) => look(attached.last().and_then(Context::span)),
+        Ok(attached) => look(attached.current().and_then(Context::span)),
         Err(_) => look(None),
     });
     looked.unwrap_or_else(|_| look(None))
@@ -129,17 +153,18 @@ pub(crate) fn with_current_span<R>(look: impl Fn(Option<&SpanContext>) -> R) -> 
 #[must_use = "the context is detached as soon as the guard is dropped"]
 #[derive(Debug)]
 pub struct ContextGuard {
-    at: usize,
+    number: Option<u64>,
     /// Belongs to the thread it was made on.
     _on_thread: PhantomData<*const ()>,
 }
 
 impl Drop for ContextGuard {
     fn drop(&mut self) {
+        let Some(number) = self.number else { return };
         // No stack means that the thread is ending and nothing is attached any more.
         let _detached = ATTACHED.try_with(|attached| {
             if let Ok(mut attached) = attached.try_borrow_mut() {
-                attached.truncate(self.at);
+                attached.detach(number);
             }
         });
     }

@@ -283,9 +283,10 @@ mod tests {
             backoff.wait_after(Retry::Backoff, start, random).expect("first").as_millis()
         };
         let quarter = u64::MAX / 4;
-        assert_eq!([0, quarter, 2 * quarter, 3 * quarter, u64::MAX].map(wait), [
-            0, 250, 500, 750, 1000
-        ]);
+        assert_eq!(
+            [0, quarter, 2 * quarter, 3 * quarter, u64::MAX].map(wait),
+            [0, 250, 500, 750, 1000]
+        );
     }
 
     #[test]

@@ -108,8 +108,8 @@ impl TransportConfig {
     /// `transfer-encoding`, `connection`, `accept-encoding`).
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, InvalidConfig> {
         let invalid = |reason| InvalidConfig::Header { name: shorten(name), reason };
-        let parsed = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| invalid("not a header name"))?;
+        let parsed =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid("not a header name"))?;
         if is_reserved(&parsed) {
             return Err(invalid("set by the protocol"));
         }
@@ -118,8 +118,7 @@ impl TransportConfig {
                 .map_err(|_| invalid("not a header value"))?;
             return Ok(self);
         }
-        let mut value =
-            HeaderValue::from_str(value).map_err(|_| invalid("not a header value"))?;
+        let mut value = HeaderValue::from_str(value).map_err(|_| invalid("not a header value"))?;
         value.set_sensitive(true);
         self.headers.insert(parsed, value);
         Ok(self)
@@ -294,8 +293,8 @@ fn shorten(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
-const HAS_TLS: bool = cfg!(feature = "_tls")
-    && cfg!(any(feature = "tls-native-roots", feature = "tls-webpki-roots"));
+const HAS_TLS: bool =
+    cfg!(feature = "_tls") && cfg!(any(feature = "tls-native-roots", feature = "tls-webpki-roots"));
 
 /// `OTel-OTLP-Exporter-<Language>/<version>`, as "User Agent" of the exporter specification has it
 /// (`specification/protocol/exporter.md`, opentelemetry-specification v1.60).
@@ -330,7 +329,9 @@ mod tests {
 
     #[test]
     fn endpoints_that_cannot_be_dialled_are_refused_with_the_reason() {
-        for endpoint in ["", "localhost:4317", "ftp://h", "http://", "http://:80", "http://a b", "/x"] {
+        for endpoint in
+            ["", "localhost:4317", "ftp://h", "http://", "http://:80", "http://a b", "/x"]
+        {
             let error = TransportConfig::new(Protocol::Grpc, endpoint).expect_err(endpoint);
             assert!(matches!(error, InvalidConfig::Endpoint { .. }), "{endpoint}: {error}");
         }

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use spanwire_codec::view::Malformed;
 
 use crate::body::{Body, Frames};
 use crate::compression::Compression;
 use crate::config::Protocol;
-use crate::error::Source;
 
 /// A body compressed and framed for one protocol, ready to be sent any number of times.
 ///
@@ -76,7 +76,7 @@ pub enum EncodeError {
     },
     /// The body is not an `ExportTraceServiceRequest`, so it has no JSON form.
     #[error("batch has no JSON form")]
-    Json(#[source] Source),
+    Json(#[source] Malformed),
     /// The compressor failed.
     #[error("batch could not be compressed")]
     Compress(#[source] std::io::Error),
@@ -141,8 +141,7 @@ fn to_json(body: &Body) -> Result<Bytes, EncodeError> {
         }
     };
     let mut json = Vec::with_capacity(request.len() * 2);
-    spanwire_codec::json::write_request(request, &mut json)
-        .map_err(|error| EncodeError::Json(error.into()))?;
+    spanwire_codec::json::write_request(request, &mut json).map_err(EncodeError::Json)?;
     within_limit(json.len())?;
     json.shrink_to_fit();
     Ok(Bytes::from(json))

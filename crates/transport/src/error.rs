@@ -204,13 +204,18 @@ mod tests {
 
     #[test]
     fn every_grpc_code_is_retried_exactly_as_otlp_says() {
-        let retryable =
-            ["CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"];
+        let retryable = [
+            "CANCELLED",
+            "DEADLINE_EXCEEDED",
+            "ABORTED",
+            "OUT_OF_RANGE",
+            "UNAVAILABLE",
+            "DATA_LOSS",
+        ];
         for code in 1..=17 {
             let name = code::NAMES.get(code as usize).copied().unwrap_or("unassigned");
             let plain = SendError::from_grpc(code, None, None);
-            let expected =
-                if retryable.contains(&name) { Retry::Backoff } else { Retry::Never };
+            let expected = if retryable.contains(&name) { Retry::Backoff } else { Retry::Never };
             assert_eq!(plain.retry(), expected, "{name}");
 
             let wait = Duration::from_secs(5);

@@ -115,7 +115,7 @@ fn outcome(
     }
     let details = trailers.get(GRPC_STATUS_DETAILS).and_then(|value| {
         let encoded = value.as_bytes().trim_ascii();
-        BASE64.decode(encoded).ok().and_then(|details| decode_status(&details))
+        BASE64.decode(encoded).ok().and_then(|details| decode_status(&details, false))
     });
     let text = trailers.get(GRPC_MESSAGE).and_then(|value| {
         // Decoding never lengthens, and three bytes stand for one at most.

@@ -142,8 +142,8 @@ fn accepted(body: &[u8], headers: &HeaderMap, spans: usize) -> Accepted {
 /// What the body of a failure says: a `google.rpc.Status`, or the plain text of a proxy.
 fn message(body: &[u8], headers: &HeaderMap) -> Option<Box<str>> {
     match media_type(headers) {
-        PROTOBUF => clean(decode_status(body)?.message.as_bytes()),
-        JSON => clean(spanwire_codec::json::read_status(body).ok()?.message.as_bytes()),
+        PROTOBUF => clean(decode_status(body, false)?.message.as_bytes()),
+        JSON => clean(decode_status(body, true)?.message.as_bytes()),
         "text/plain" => clean(body),
         _ => None,
     }

@@ -55,6 +55,8 @@
 //! `tls-native-roots` and `tls-webpki-roots`. A provider the process has installed as its default
 //! wins over the features.
 
+#![forbid(unsafe_code)]
+
 mod backoff;
 mod body;
 mod compression;

@@ -104,12 +104,16 @@ pub(crate) fn clean(text: &[u8]) -> Option<Box<str>> {
     (!shown.is_empty()).then(|| shown.into())
 }
 
-/// A `google.rpc.Status`, if `body` is one of a size worth decoding.
+/// The `google.rpc.Status` that `body` is in protobuf or, with `json`, in JSON.
 ///
-/// Details are a list, and an element of two bytes becomes a struct of fifty: the limit keeps
-/// what a peer can make us allocate within a few MiB.
-pub(crate) fn decode_status(body: &[u8]) -> Option<Status> {
-    (body.len() <= STATUS_BYTES_MAX).then(|| Status::decode(body).ok()).flatten()
+/// Larger bodies than 64 KiB are `None`: details are a list, an element of two bytes becomes a
+/// struct of fifty, and so the limit keeps what a peer can make us allocate within a few MiB.
+pub(crate) fn decode_status(body: &[u8], json: bool) -> Option<Status> {
+    match json {
+        _ if body.len() > STATUS_BYTES_MAX => None,
+        true => spanwire_codec::json::read_status(body).ok(),
+        false => Status::decode(body).ok(),
+    }
 }
 
 /// The delay of the first `RetryInfo` among the details.
@@ -226,8 +230,10 @@ mod tests {
     #[test]
     fn a_status_with_a_mass_of_details_is_not_decoded() {
         let empty_details = [0x1A, 0x00].repeat(STATUS_BYTES_MAX / 2);
-        assert!(decode_status(&empty_details).is_some());
-        assert!(decode_status(&[&empty_details[..], &[0x1A, 0x00]].concat()).is_none());
+        assert!(decode_status(&empty_details, false).is_some());
+        assert!(decode_status(&[&empty_details[..], &[0x1A, 0x00]].concat(), false).is_none());
+        let json = format!(r#"{{"message":"{}"}}"#, "x".repeat(STATUS_BYTES_MAX));
+        assert!(decode_status(json.as_bytes(), true).is_none());
     }
 
     #[test]

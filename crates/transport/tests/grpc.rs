@@ -182,7 +182,8 @@ async fn a_refusal_in_the_middle_of_a_large_body_is_heard() {
 async fn a_proxy_s_html_decides_by_its_http_status() {
     for (status, retry) in [(503, Retry::Backoff), (404, Retry::Never), (500, Retry::Never)] {
         let collector =
-            Collector::answering(move || http(status, &[("content-type", "text/html")], "<p>")).await;
+            Collector::answering(move || http(status, &[("content-type", "text/html")], "<p>"))
+                .await;
         let error = answer_to(&collector).await.expect_err("not gRPC");
         assert_eq!(error.retry(), retry, "HTTP {status}: {error}");
     }

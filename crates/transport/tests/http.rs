@@ -19,8 +19,10 @@ use tokio::sync::Barrier;
 
 use support::{Collector, endless, http, partial};
 
-const JSON: (&str, &str) = ("content-type", "application/json");
-const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
+type Header = (&'static str, &'static str);
+
+const JSON: Header = ("content-type", "application/json");
+const PROTOBUF: Header = ("content-type", "application/x-protobuf");
 
 fn config(url: &str) -> TransportConfig {
     TransportConfig::new(Protocol::HttpProtobuf, url).expect("a valid endpoint")
@@ -125,7 +127,7 @@ async fn a_partial_success_is_an_answer_and_is_clamped_to_what_was_sent() {
 
 #[tokio::test]
 async fn success_that_is_not_otlp_counts_as_success_and_is_marked() {
-    let cases: [(u16, &[(&'static str, &str)], &'static str); 6] = [
+    let cases: [(u16, &[Header], &'static str); 6] = [
         (200, &[PROTOBUF], "\x0A"),
         (200, &[JSON], "{"),
         (200, &[("content-type", "text/html")], "<p>welcome</p>"),
@@ -161,7 +163,7 @@ async fn a_failure_says_what_the_collector_said() {
     let status = |message: &str| message::Status { message: message.into(), ..Default::default() };
     let protobuf = status("span 3:\nbad id").encode_to_vec();
     let json = r#"{"code":5,"message":"no such tenant"}"#;
-    let cases: [(u16, (&'static str, &str), Vec<u8>, &str); 5] = [
+    let cases: [(u16, Header, Vec<u8>, &str); 5] = [
         (400, PROTOBUF, protobuf, "collector rejected the batch: HTTP 400: span 3: bad id"),
         (404, JSON, json.into(), "collector rejected the batch: HTTP 404: no such tenant"),
         (

@@ -17,8 +17,8 @@ pub(super) fn put_hex_id<const N: usize, const M: usize>(out: &mut Vec<u8>, id: 
     out.extend_from_slice(&digits);
 }
 
-/// Appends the bytes that pairs of hexadecimal digits of either case stand for. `None`, perhaps with
-/// something appended, where there is another character or an odd count.
+/// Appends the bytes that pairs of hexadecimal digits of either case stand for. `None`, perhaps
+/// with something appended, where there is another character or an odd count.
 #[must_use]
 pub(super) fn get_hex(out: &mut Vec<u8>, text: &[u8]) -> Option<()> {
     let (pairs, []) = text.as_chunks::<2>() else { return None };

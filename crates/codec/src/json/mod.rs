@@ -1,8 +1,9 @@
 //! OTLP/JSON, both ways, straight between text and wire bytes.
 //!
 //! [`write_request`] turns the protobuf form of an export request into JSON and [`read_request`]
-//! turns JSON into the protobuf form, each without building the request as structs or as a tree. So JSON is an encoding at the edge only: all else in Spanwire sees wire bytes. The
-//! small messages around a request, [`ExportTraceServiceResponse`] and [`Status`], are structs.
+//! turns JSON into the protobuf form, each without building the request as structs or as a tree. So
+//! JSON is an encoding at the edge only: all else in Spanwire sees wire bytes. The small messages
+//! around a request, [`ExportTraceServiceResponse`] and [`Status`], are structs.
 //!
 //! Source: "JSON Protobuf Encoding" in `docs/specification.md`, opentelemetry-proto v1.11.0, which
 //! amends the JSON mapping of proto3; RFC 8259 for JSON, RFC 4648 for base64.

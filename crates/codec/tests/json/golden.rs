@@ -162,7 +162,8 @@ pub(crate) const TEXT: &str = r#"
           {"stringValue":"a"},
           {},
           {"arrayValue":{"values":[]}}]}}},
-        {"key":"map","value":{"kvlistValue":{"values":[{"key":"inner","value":{"intValue":"-1"}}]}}},
+        {"key":"map","value":{"kvlistValue":{"values":[
+          {"key":"inner","value":{"intValue":"-1"}}]}}},
         {"key":"no map","value":{"kvlistValue":{"values":[]}}},
         {"key":"nothing","value":{}},
         {"key":""}],
@@ -214,7 +215,7 @@ fn an_empty_request_is_an_empty_object() {
     }
 }
 
-/// The shape of the trace that the protocol's repository gives as its example, with our own content.
+/// The shape of the trace that the protocol's repository gives as its example, its content our own.
 #[test]
 fn a_trace_as_the_protocol_shows_one_reads_as_its_binary_form() {
     let json = r#"

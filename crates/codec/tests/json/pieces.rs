@@ -31,7 +31,10 @@ fn span(body: &[u8]) -> String {
 fn the_resource_may_come_behind_its_spans() {
     let resource = len(0x0A, &[0x10, 5]);
     let spans = len(0x12, &len(0x12, &[0x30, 1]));
-    let expected = r#"{"resourceSpans":[{"resource":{"droppedAttributesCount":5},"scopeSpans":[{"spans":[{"kind":1}]}]}]}"#;
+    let expected = concat!(
+        r#"{"resourceSpans":[{"resource":{"droppedAttributesCount":5},"#,
+        r#""scopeSpans":[{"spans":[{"kind":1}]}]}]}"#
+    );
     assert_eq!(write(&len(0x0A, &[&resource[..], &spans].concat())), expected);
     assert_eq!(write(&len(0x0A, &[&spans[..], &resource].concat())), expected);
 }

@@ -93,8 +93,9 @@ fn a_status_has_its_code_message_and_delay() {
 
 #[test]
 fn the_type_of_a_detail_may_come_last() {
-    let json = br#"{"details":[{"retryDelay":"0.25s","@type":"type.googleapis.com\/google.rpc.RetryInfo"}]}"#;
-    assert_eq!(read_status(json).unwrap().details, [retry_after(0, 250_000_000)]);
+    let detail = r#"{"retryDelay":"0.25s","@type":"type.googleapis.com\/google.rpc.RetryInfo"}"#;
+    let json = format!(r#"{{"details":[{detail}]}}"#);
+    assert_eq!(read_status(json.as_bytes()).unwrap().details, [retry_after(0, 250_000_000)]);
 }
 
 #[test]
@@ -123,9 +124,10 @@ fn only_the_first_delay_is_kept() {
 
 #[test]
 fn a_delay_that_is_none_is_refused() {
-    let json = br#"{"details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"soon"}]}"#;
-    let error = read_status(json).unwrap_err();
-    let at = json.windows(6).position(|text| text == b"\"soon\"").unwrap();
+    let detail = r#"{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"soon"}"#;
+    let json = format!(r#"{{"details":[{detail}]}}"#);
+    let error = read_status(json.as_bytes()).unwrap_err();
+    let at = json.find("\"soon\"").unwrap();
     assert_eq!((error.kind(), error.offset()), (JsonErrorKind::Duration, at));
     assert_eq!(read_status(br#"{"code":2147483648}"#).unwrap_err().kind(), JsonErrorKind::Range);
 }
@@ -137,8 +139,10 @@ proptest! {
         seconds in 0..315_576_000_000_i64, nanos in 0..1_000_000_000_i32,
     ) {
         let answer = response(rejected, &text);
-        prop_assert_eq!(read_response(written(|out| write_response(&answer, out)).as_bytes()), Ok(answer));
+        let json = written(|out| write_response(&answer, out));
+        prop_assert_eq!(read_response(json.as_bytes()), Ok(answer));
         let status = Status { code, message: text, details: vec![retry_after(seconds, nanos)] };
-        prop_assert_eq!(read_status(written(|out| write_status(&status, out)).as_bytes()), Ok(status));
+        let json = written(|out| write_status(&status, out));
+        prop_assert_eq!(read_status(json.as_bytes()), Ok(status));
     }
 }

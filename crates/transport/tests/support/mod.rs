@@ -97,7 +97,9 @@ impl Collector {
     }
 
     /// Answers every request with the same reply.
-    pub(crate) async fn answering(reply: impl Fn() -> Response<Reply> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn answering(
+        reply: impl Fn() -> Response<Reply> + Send + Sync + 'static,
+    ) -> Self {
         Self::start(move |_| std::future::ready(reply())).await
     }
 
@@ -168,7 +170,11 @@ impl http_body::Body for Reply {
 }
 
 /// An HTTP answer with `headers` and `body`.
-pub(crate) fn http(status: u16, headers: &[(&'static str, &str)], body: impl Into<Bytes>) -> Response<Reply> {
+pub(crate) fn http(
+    status: u16,
+    headers: &[(&'static str, &str)],
+    body: impl Into<Bytes>,
+) -> Response<Reply> {
     let body = body.into();
     let frames = (!body.is_empty()).then(|| Frame::data(body)).into_iter().collect();
     reply(status, headers, Reply { frames, endless: false })
