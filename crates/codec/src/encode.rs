@@ -30,126 +30,104 @@
 //! # Ok::<(), spanwire_codec::view::Malformed>(())
 //! ```
 
+mod writer;
+
 use bytes::{BufMut, Bytes};
 use spanwire_model::{
     Attributes, Event, KeyValue, Limits, Link, Resource, Scope, Span, SpanId, SpanKind, Status,
     TraceId, Value,
 };
 
+pub use self::writer::{SpanRest, SpanWriter};
 use crate::field::{
     Len, any_value, array_value, event, key_value, key_value_list, link, request, resource,
     resource_spans, scope, scope_spans, span, status,
 };
 use crate::wire::{Field, Reader};
 
-/// The parts of a finished span whose attributes, events and links are wire bytes already.
-///
-/// A recorder fills it where a span ends; what was encoded when it was set is only copied.
-///
-/// Source: `message Span` in `trace/v1/trace.proto`, opentelemetry-proto v1.11.0.
-#[derive(Clone, Copy, Debug)]
-pub struct SpanParts<'a> {
-    /// The trace.
-    pub trace_id: TraceId,
-    /// The span.
-    pub span_id: SpanId,
-    /// The `tracestate` text; may be empty.
-    pub trace_state: &'a str,
-    /// The parent; `None` for a root.
-    pub parent_span_id: Option<SpanId>,
-    /// The operation.
-    pub name: &'a str,
-    /// Its part in a call.
-    pub kind: SpanKind,
-    /// Start, in nanoseconds since the Unix epoch.
-    pub start_time_unix_nano: u64,
-    /// End, in nanoseconds since the Unix epoch.
-    pub end_time_unix_nano: u64,
-    /// What [`put_attribute`] appended.
-    pub attributes: &'a [u8],
-    /// Attributes left out.
-    pub dropped_attributes_count: u32,
-    /// What [`put_event`] appended.
-    pub events: &'a [u8],
-    /// Events left out.
-    pub dropped_events_count: u32,
-    /// What [`put_link`] appended.
-    pub links: &'a [u8],
-    /// Links left out.
-    pub dropped_links_count: u32,
-    /// How it ended.
-    pub status: &'a Status,
-    /// The raw flags; see [`Span::flags`].
-    pub flags: u32,
+/// The fields of a span before its attributes.
+struct PlainFields<'a> {
+    trace_id: TraceId,
+    span_id: SpanId,
+    trace_state: &'a str,
+    parent_span_id: Option<SpanId>,
+    name: &'a str,
+    kind: SpanKind,
+    start_time_unix_nano: u64,
+    end_time_unix_nano: u64,
 }
 
-impl SpanParts<'_> {
-    /// Bytes of the framed span.
-    #[must_use]
-    #[inline]
-    pub fn framed_len(&self) -> usize {
-        scope_spans::SPANS.size(self.len())
+impl<'a> PlainFields<'a> {
+    fn of(span: &'a Span) -> Self {
+        Self {
+            trace_id: span.context.trace_id,
+            span_id: span.context.span_id,
+            trace_state: span.context.trace_state.as_str(),
+            parent_span_id: span.parent_span_id,
+            name: &span.name,
+            kind: span.kind,
+            start_time_unix_nano: span.start_time_unix_nano,
+            end_time_unix_nano: span.end_time_unix_nano,
+        }
     }
 
-    /// Appends the framed span: [`framed_len`](Self::framed_len) bytes.
-    #[inline]
-    pub fn put_framed(&self, out: &mut impl BufMut) {
-        scope_spans::SPANS.put_header(out, self.len());
-        self.put(
-            out,
-            |out| out.put_slice(self.attributes),
-            |out| {
-                out.put_slice(self.events);
-            },
-            |out| out.put_slice(self.links),
-        );
-    }
-
-    #[inline]
     fn len(&self) -> usize {
-        self.plain_len() + self.attributes.len() + self.events.len() + self.links.len()
+        let parent = if self.parent_span_id.is_some() { span::PARENT_SPAN_ID.size(8) } else { 0 };
+        let start =
+            if self.start_time_unix_nano != 0 { span::START_TIME_UNIX_NANO.size() } else { 0 };
+        let end = if self.end_time_unix_nano != 0 { span::END_TIME_UNIX_NANO.size() } else { 0 };
+        IDS_LEN
+            + nonempty_size(span::TRACE_STATE, self.trace_state.len())
+            + parent
+            + nonempty_size(span::NAME, self.name.len())
+            + nonzero_size(span::KIND, self.kind as u32)
+            + start
+            + end
     }
 
-    /// Bytes of all fields but attributes, events and links.
-    #[inline]
-    fn plain_len(&self) -> usize {
-        let mut len = span::TRACE_ID.size(16) + span::SPAN_ID.size(8);
-        len += nonempty_size(span::TRACE_STATE, self.trace_state.len());
-        if self.parent_span_id.is_some() {
-            len += span::PARENT_SPAN_ID.size(8);
-        }
-        len += nonempty_size(span::NAME, self.name.len());
-        len += nonzero_size(span::KIND, self.kind as u32);
-        len += if self.start_time_unix_nano != 0 { span::START_TIME_UNIX_NANO.size() } else { 0 };
-        len += if self.end_time_unix_nano != 0 { span::END_TIME_UNIX_NANO.size() } else { 0 };
-        len += nonzero_size(span::DROPPED_ATTRIBUTES_COUNT, self.dropped_attributes_count);
-        len += nonzero_size(span::DROPPED_EVENTS_COUNT, self.dropped_events_count);
-        len += nonzero_size(span::DROPPED_LINKS_COUNT, self.dropped_links_count);
-        if !matches!(self.status, Status::Unset) {
-            len += span::STATUS.size(status_len(self.status));
-        }
-        len + if self.flags != 0 { span::FLAGS.size() } else { 0 }
-    }
-
-    #[inline]
-    fn put<B: BufMut>(
-        &self,
-        out: &mut B,
-        attributes: impl FnOnce(&mut B),
-        events: impl FnOnce(&mut B),
-        links: impl FnOnce(&mut B),
-    ) {
-        span::TRACE_ID.put(out, &self.trace_id.to_bytes());
-        span::SPAN_ID.put(out, &self.span_id.to_bytes());
+    fn put(&self, out: &mut impl BufMut) {
+        put_ids(out, self.trace_id, self.span_id);
         span::TRACE_STATE.put_nonempty(out, self.trace_state.as_bytes());
         if let Some(parent) = self.parent_span_id {
-            span::PARENT_SPAN_ID.put(out, &parent.to_bytes());
+            span::PARENT_SPAN_ID.put_array(out, parent.to_bytes());
         }
         span::NAME.put_nonempty(out, self.name.as_bytes());
         span::KIND.put_nonzero(out, self.kind as u64);
         span::START_TIME_UNIX_NANO.put_nonzero(out, self.start_time_unix_nano);
         span::END_TIME_UNIX_NANO.put_nonzero(out, self.end_time_unix_nano);
-        attributes(out);
+    }
+}
+
+/// The fields between the attributes and the flags, but for the lists.
+struct RareFields<'a> {
+    dropped_attributes_count: u32,
+    dropped_events_count: u32,
+    dropped_links_count: u32,
+    status: &'a Status,
+}
+
+impl<'a> RareFields<'a> {
+    fn of(span: &'a Span) -> Self {
+        Self {
+            dropped_attributes_count: span.attributes.dropped(),
+            dropped_events_count: span.dropped_events_count,
+            dropped_links_count: span.dropped_links_count,
+            status: &span.status,
+        }
+    }
+
+    fn len(&self) -> usize {
+        let status = match self.status {
+            Status::Unset => 0,
+            set => span::STATUS.size(status_len(set)),
+        };
+        nonzero_size(span::DROPPED_ATTRIBUTES_COUNT, self.dropped_attributes_count)
+            + nonzero_size(span::DROPPED_EVENTS_COUNT, self.dropped_events_count)
+            + nonzero_size(span::DROPPED_LINKS_COUNT, self.dropped_links_count)
+            + status
+    }
+
+    fn put<B: BufMut>(&self, out: &mut B, events: impl FnOnce(&mut B), links: impl FnOnce(&mut B)) {
         span::DROPPED_ATTRIBUTES_COUNT.put_nonzero(out, self.dropped_attributes_count.into());
         events(out);
         span::DROPPED_EVENTS_COUNT.put_nonzero(out, self.dropped_events_count.into());
@@ -162,38 +140,36 @@ impl SpanParts<'_> {
             }
             status::CODE.put(out, status_code(self.status));
         }
-        span::FLAGS.put_nonzero(out, self.flags);
     }
 }
 
-fn plain_parts(span: &Span) -> SpanParts<'_> {
-    SpanParts {
-        trace_id: span.context.trace_id,
-        span_id: span.context.span_id,
-        trace_state: span.context.trace_state.as_str(),
-        parent_span_id: span.parent_span_id,
-        name: &span.name,
-        kind: span.kind,
-        start_time_unix_nano: span.start_time_unix_nano,
-        end_time_unix_nano: span.end_time_unix_nano,
-        attributes: &[],
-        dropped_attributes_count: span.attributes.dropped(),
-        events: &[],
-        dropped_events_count: span.dropped_events_count,
-        links: &[],
-        dropped_links_count: span.dropped_links_count,
-        status: &span.status,
-        flags: span.flags,
-    }
+/// Bytes that [`put_ids`] appends.
+const IDS_LEN: usize = span::TRACE_ID.size(16) + span::SPAN_ID.size(8);
+
+/// Appends the two fields every span and link begins with, in one store.
+#[inline]
+fn put_ids(out: &mut impl BufMut, trace_id: TraceId, span_id: SpanId) {
+    const { assert!(span::TRACE_ID.tag() == link::TRACE_ID.tag()) };
+    const { assert!(span::SPAN_ID.tag() == link::SPAN_ID.tag()) };
+    let mut ids = [0; IDS_LEN];
+    ids[0] = span::TRACE_ID.tag() as u8;
+    ids[1] = 16;
+    ids[2..18].copy_from_slice(&trace_id.to_bytes());
+    ids[18] = span::SPAN_ID.tag() as u8;
+    ids[19] = 8;
+    ids[20..].copy_from_slice(&span_id.to_bytes());
+    out.put_slice(&ids);
 }
 
-fn span_len(span: &Span, parts: &SpanParts<'_>) -> usize {
+fn span_len(span: &Span) -> usize {
     let events = span.events.iter().map(|event| span::EVENTS.size(event_len(event)));
     let links = span.links.iter().map(|link| span::LINKS.size(link_len(link)));
-    parts.plain_len()
+    PlainFields::of(span).len()
         + attributes_len(span::ATTRIBUTES, span.attributes.iter())
         + events.sum::<usize>()
         + links.sum::<usize>()
+        + RareFields::of(span).len()
+        + if span.flags != 0 { span::FLAGS.size() } else { 0 }
 }
 
 /// Bytes of a span as one `spans` field of `ScopeSpans`.
@@ -201,18 +177,18 @@ fn span_len(span: &Span, parts: &SpanParts<'_>) -> usize {
 /// Cost: looks at each attribute once, copies nothing.
 #[must_use]
 pub fn framed_len(span: &Span) -> usize {
-    scope_spans::SPANS.size(span_len(span, &plain_parts(span)))
+    scope_spans::SPANS.size(span_len(span))
 }
 
 /// Appends a span as one `spans` field of `ScopeSpans`.
 ///
 /// Arrays and maps nested deeper than [`Limits::DEPTH_MAX`] become empty values.
 pub fn put_framed(span: &Span, out: &mut impl BufMut) {
-    let parts = plain_parts(span);
-    scope_spans::SPANS.put_header(out, span_len(span, &parts));
-    parts.put(
+    scope_spans::SPANS.put_header(out, span_len(span));
+    PlainFields::of(span).put(out);
+    put_attributes(span::ATTRIBUTES, span.attributes.iter(), out);
+    RareFields::of(span).put(
         out,
-        |out| put_attributes(span::ATTRIBUTES, span.attributes.iter(), out),
         |out| {
             for event in &span.events {
                 span::EVENTS.put_header(out, event_len(event));
@@ -226,6 +202,7 @@ pub fn put_framed(span: &Span, out: &mut impl BufMut) {
             }
         },
     );
+    span::FLAGS.put_nonzero(out, span.flags);
 }
 
 /// Appends spans, framed, to a vector; the size is computed first, so that it grows at most once.
@@ -236,10 +213,11 @@ pub fn put_batch<'a>(spans: impl IntoIterator<Item = &'a Span> + Clone, out: &mu
     }
 }
 
-/// Appends one attribute of a span: a part of [`SpanParts::attributes`].
+/// Appends one attribute of a span: a part of a [`SpanWriter`]'s body.
 ///
-/// Cost: two copies, of the key and of the value.
-#[inline]
+/// Cost: two copies, of the key and of the value. Inlined always: where the kind of the value is known
+/// when compiled, the others cost nothing.
+#[inline(always)]
 pub fn put_attribute(key: &str, value: &Value<'_>, out: &mut impl BufMut) {
     put_key_value(span::ATTRIBUTES, key, value, 0, out);
 }
@@ -258,7 +236,7 @@ pub fn attribute_key(encoded: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Appends one event of a span: a part of [`SpanParts::events`].
+/// Appends one event of a span: a part of [`SpanRest::events`].
 pub fn put_event<'a>(
     time_unix_nano: u64,
     name: &str,
@@ -276,7 +254,7 @@ pub fn put_event<'a>(
     event::DROPPED_ATTRIBUTES_COUNT.put_nonzero(out, dropped_attributes_count.into());
 }
 
-/// Appends one link of a span: a part of [`SpanParts::links`].
+/// Appends one link of a span: a part of [`SpanRest::links`].
 pub fn put_link(link: &Link, out: &mut impl BufMut) {
     span::LINKS.put_header(out, link_len(link));
     put_link_body(link, out);
@@ -327,8 +305,7 @@ fn link_len(link: &Link) -> usize {
 }
 
 fn put_link_body(link: &Link, out: &mut impl BufMut) {
-    link::TRACE_ID.put(out, &link.context.trace_id.to_bytes());
-    link::SPAN_ID.put(out, &link.context.span_id.to_bytes());
+    put_ids(out, link.context.trace_id, link.context.span_id);
     link::TRACE_STATE.put_nonempty(out, link.context.trace_state.as_str().as_bytes());
     put_attributes(link::ATTRIBUTES, link.attributes.iter(), out);
     link::DROPPED_ATTRIBUTES_COUNT.put_nonzero(out, link.dropped_attributes_count.into());
@@ -368,18 +345,51 @@ fn key_value_len(key: &str, value: &Value<'_>, depth: u32) -> usize {
     nonempty_size(key_value::KEY, key.len()) + key_value::VALUE.size(value_len(value, depth))
 }
 
-#[inline]
+#[inline(always)]
 fn put_key_value<B: BufMut>(field: Len, key: &str, value: &Value<'_>, depth: u32, out: &mut B) {
     let value_len = value_len(value, depth);
     let len = nonempty_size(key_value::KEY, key.len()) + key_value::VALUE.size(value_len);
+    if len < ONE_BYTE_LEN && !key.is_empty() {
+        // Short, as nearly all are: every length within is one byte too.
+        const { assert!(key_value::KEY.tag() < 0x80 && key_value::VALUE.tag() < 0x80) };
+        let [outer, key_tag] = [field.tag() as u8, key_value::KEY.tag() as u8];
+        out.put_slice(&[outer, len as u8, key_tag, key.len() as u8]);
+        out.put_slice(key.as_bytes());
+        let [tag, value_len] = [key_value::VALUE.tag() as u8, value_len as u8];
+        match value {
+            Value::String(text) => {
+                let text_tag = any_value::STRING_VALUE.tag() as u8;
+                out.put_slice(&[tag, value_len, text_tag, text.len() as u8]);
+                out.put_slice(text.as_bytes());
+            }
+            Value::Bool(truth) => {
+                let bool_tag = any_value::BOOL_VALUE.tag() as u8;
+                out.put_slice(&[tag, value_len, bool_tag, u8::from(*truth)]);
+            }
+            _ => {
+                out.put_slice(&[tag, value_len]);
+                put_value(value, depth, out);
+            }
+        }
+    } else {
+        put_long_key(field, key, len, out);
+        key_value::VALUE.put_header(out, value_len);
+        put_value(value, depth, out);
+    }
+}
+
+/// Lengths below it take one byte.
+const ONE_BYTE_LEN: usize = 0x80;
+
+#[cold]
+#[inline(never)]
+fn put_long_key<B: BufMut>(field: Len, key: &str, len: usize, out: &mut B) {
     field.put_header(out, len);
     key_value::KEY.put_nonempty(out, key.as_bytes());
-    key_value::VALUE.put_header(out, value_len);
-    put_value(value, depth, out);
 }
 
 /// Bytes of an `AnyValue`'s body. A oneof has presence: zeros and empty texts are written.
-#[inline]
+#[inline(always)]
 fn value_len(value: &Value<'_>, depth: u32) -> usize {
     match value {
         Value::Empty => 0,
@@ -392,7 +402,7 @@ fn value_len(value: &Value<'_>, depth: u32) -> usize {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn put_value<B: BufMut>(value: &Value<'_>, depth: u32, out: &mut B) {
     match value {
         Value::Empty => {}
@@ -407,6 +417,7 @@ fn put_value<B: BufMut>(value: &Value<'_>, depth: u32, out: &mut B) {
 
 /// Out of line: few attributes are nested, and the flat ones are the hot path.
 #[cold]
+#[inline(never)]
 fn nested_len(value: &Value<'_>, depth: u32) -> usize {
     match value {
         _ if depth >= Limits::DEPTH_MAX => 0,
@@ -417,6 +428,7 @@ fn nested_len(value: &Value<'_>, depth: u32) -> usize {
 }
 
 #[cold]
+#[inline(never)]
 fn put_nested<B: BufMut>(value: &Value<'_>, depth: u32, out: &mut B) {
     match value {
         _ if depth >= Limits::DEPTH_MAX => {}

@@ -36,8 +36,12 @@ impl Varint {
     /// Appends the field, a zero included: for oneofs, where presence is the message.
     #[inline]
     pub(crate) fn put(self, out: &mut impl BufMut, value: u64) {
-        put_varint(out, u64::from(self.tag()));
-        put_varint(out, value);
+        if self.tag() < 0x80 && value < 0x80 {
+            out.put_slice(&[self.tag() as u8, value as u8]);
+        } else {
+            put_varint(out, u64::from(self.tag()));
+            put_varint(out, value);
+        }
     }
 
     /// Appends the field unless it has its proto3 default.
@@ -64,8 +68,13 @@ impl Fixed64 {
     /// Appends the field, a zero included.
     #[inline]
     pub(crate) fn put(self, out: &mut impl BufMut, value: u64) {
-        put_varint(out, u64::from(self.tag()));
-        out.put_u64_le(value);
+        let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+        if self.tag() < 0x80 {
+            out.put_slice(&[self.tag() as u8, a, b, c, d, e, f, g, h]);
+        } else {
+            put_varint(out, u64::from(self.tag()));
+            out.put_u64_le(value);
+        }
     }
 
     /// Appends the field unless it has its proto3 default.
@@ -92,9 +101,14 @@ impl Fixed32 {
     /// Appends the field unless it has its proto3 default.
     #[inline]
     pub(crate) fn put_nonzero(self, out: &mut impl BufMut, value: u32) {
-        if value != 0 {
-            put_varint(out, u64::from(self.tag()));
-            out.put_u32_le(value);
+        if value == 0 {
+            return;
+        }
+        let [a, b, c, d] = value.to_le_bytes();
+        match self.tag() {
+            tag @ 0..0x80 => out.put_slice(&[tag as u8, a, b, c, d]),
+            // Two bytes of tag: every other number that a field in use has.
+            tag => out.put_slice(&[tag as u8 | 0x80, (tag >> 7) as u8, a, b, c, d]),
         }
     }
 
@@ -117,10 +131,20 @@ impl Len {
         if self.tag() < 0x80 && len < 0x80 {
             // By far the most common case: one store of both bytes, one capacity check.
             out.put_slice(&[self.tag() as u8, len as u8]);
+        } else if self.tag() < 0x80 && len < 0x4000 {
+            out.put_slice(&[self.tag() as u8, len as u8 | 0x80, (len >> 7) as u8]);
         } else {
             put_varint(out, u64::from(self.tag()));
             put_varint(out, len as u64);
         }
+    }
+
+    /// Appends a field of eight bytes and a number below 16, in one store.
+    #[inline]
+    pub(crate) fn put_array(self, out: &mut impl BufMut, body: [u8; 8]) {
+        debug_assert!(self.tag() < 0x80);
+        let [a, b, c, d, e, f, g, h] = body;
+        out.put_slice(&[self.tag() as u8, 8, a, b, c, d, e, f, g, h]);
     }
 
     /// Appends the field, an empty one included: for oneofs and repeated fields.

@@ -24,8 +24,12 @@ const VARINT_LEN_MAX: usize = 10;
 /// Bytes `value` takes as a varint: 1 to 10.
 #[inline]
 pub(crate) const fn varint_len(value: u64) -> usize {
-    // Bits / 7 rounded up, without the division; zero takes one byte as one does.
-    (((value | 1).ilog2() as usize) * 9 + 73) / 64
+    if value < 0x80 {
+        // Nearly every length and tag: a comparison that is always predicted.
+        return 1;
+    }
+    // Bits / 7 rounded up, without the division.
+    ((value.ilog2() as usize) * 9 + 73) / 64
 }
 
 /// Appends `value` as a varint of minimal length.

@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use prost::Message;
-use spanwire_codec::encode::{self, EncodedResource, EncodedScope, SpanParts};
+use spanwire_codec::encode::{self, EncodedResource, EncodedScope, SpanRest, SpanWriter};
 use spanwire_codec::{decode, view};
 use spanwire_model::{
     Attributes, Event, KeyValue, Limits, Link, Resource, Scope, Span, SpanContext, SpanId,
@@ -200,14 +200,37 @@ proptest! {
     }
 
     #[test]
-    fn parts_encoded_one_by_one_make_the_same_bytes(span in span()) {
-        let (mut attributes, mut events, mut links) = (Vec::new(), Vec::new(), Vec::new());
+    fn a_span_written_while_it_is_open_has_the_same_bytes(
+        span in span(),
+        first_name in ".{0,200}",
+        spoilt in ".{0,40}",
+    ) {
+        // A writer always writes the times, and they are the clock's.
+        let span = Span {
+            start_time_unix_nano: span.start_time_unix_nano.max(1),
+            end_time_unix_nano: span.end_time_unix_nano.max(1),
+            ..span
+        };
+        let mut writer = SpanWriter::default();
+        let context = &span.context;
+        let trace_state = context.trace_state.as_str();
+        // Used before, and not ended.
+        writer.begin(context.trace_id, context.span_id, "", None, &spoilt, SpanKind::Client);
+        writer.put_attribute(&spoilt, &Value::Bool(true));
+        writer.begin(
+            context.trace_id, context.span_id, trace_state, span.parent_span_id, &first_name, span.kind,
+        );
+        let (mut events, mut links) = (Vec::new(), Vec::new());
         for entry in &span.attributes {
-            let start = attributes.len();
-            encode::put_attribute(&entry.key, &entry.value, &mut attributes);
-            let key = encode::attribute_key(&attributes[start..]);
+            let start = writer.attributes().len();
+            writer.put_attribute(&spoilt, &Value::Int(1));
+            let spoilt_end = writer.attributes().len();
+            writer.put_attribute(&entry.key, &entry.value);
+            let key = encode::attribute_key(&writer.attributes()[spoilt_end..]);
             prop_assert_eq!(key, Some(entry.key.as_bytes()));
+            writer.cut_attributes(start..spoilt_end);
         }
+        writer.set_name(&span.name);
         for event in &span.events {
             let pairs = event.attributes.iter().map(|entry| (&*entry.key, &entry.value));
             let dropped = event.dropped_attributes_count;
@@ -216,30 +239,21 @@ proptest! {
         for link in &span.links {
             encode::put_link(link, &mut links);
         }
-        let parts = SpanParts {
-            trace_id: span.context.trace_id,
-            span_id: span.context.span_id,
-            trace_state: span.context.trace_state.as_str(),
-            parent_span_id: span.parent_span_id,
-            name: &span.name,
-            kind: span.kind,
-            start_time_unix_nano: span.start_time_unix_nano,
-            end_time_unix_nano: span.end_time_unix_nano,
-            attributes: &attributes,
+        let rest = SpanRest {
             dropped_attributes_count: span.attributes.dropped(),
             events: &events,
             dropped_events_count: span.dropped_events_count,
             links: &links,
             dropped_links_count: span.dropped_links_count,
             status: &span.status,
-            flags: span.flags,
         };
+        writer.end(span.start_time_unix_nano, span.end_time_unix_nano, span.flags, Some(rest));
         let mut whole = Vec::new();
         encode::put_framed(&span, &mut whole);
         // Into a slice of exactly the size, as a chunk hands it out.
-        let mut slice = vec![0; parts.framed_len()];
+        let mut slice = vec![0; writer.framed_len()];
         let mut tail = &mut slice[..];
-        parts.put_framed(&mut tail);
+        writer.put_framed(&mut tail);
         prop_assert!(tail.is_empty());
         prop_assert_eq!(slice, whole);
     }

@@ -55,6 +55,7 @@ impl Limits {
     ///
     /// Cost: nothing for a scalar without a limit of length; else one pass over the value. What is
     /// cut off is freed without recursion, however deep it is.
+    #[inline]
     pub fn cut(&self, value: &mut Value<'_>) {
         if self.attribute_value_length == u32::MAX {
             match value {
@@ -67,11 +68,17 @@ impl Limits {
 
     /// The longest start of a text within the limit of length; borrows.
     #[must_use]
+    #[inline]
     pub fn cut_text<'a>(&self, text: &'a str) -> &'a str {
         // A text has at most as many characters as bytes, so most need no counting.
         if text.len() <= self.attribute_value_length as usize {
             return text;
         }
+        self.cut_long_text(text)
+    }
+
+    #[cold]
+    fn cut_long_text<'a>(&self, text: &'a str) -> &'a str {
         match text.char_indices().nth(self.attribute_value_length as usize) {
             Some((end, _)) => &text[..end],
             None => text,

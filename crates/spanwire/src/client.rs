@@ -24,7 +24,7 @@ use crate::stats::Stats;
 ///
 /// Clones are the same client. It has a thread and a runtime of its own and can be made, used and
 /// dropped anywhere: without a runtime, within one, in a destructor. Dropping the last clone shuts
-/// it down, waiting for [`Config::drop_timeout`] at most.
+/// it down, waiting for about [`Config::drop_timeout`] at most; tracers do not keep it alive.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -72,13 +72,26 @@ pub enum BuildError {
     /// No request may be in flight, so none could ever be sent.
     #[error("requests_in_flight_max must be at least 1")]
     NoRequests,
+    /// Requests larger than OTLP lets a client send.
+    #[error("request_bytes_max is {bytes}, more than the {REQUEST_BYTES_MAX} OTLP allows")]
+    RequestBytes {
+        /// What was asked for.
+        bytes: usize,
+    },
     /// Runtime or thread.
     #[error("cannot start the exporter's thread")]
     Thread(#[from] io::Error),
 }
 
+/// What a client may send, uncompressed ("Maximum Request Size" in `docs/specification.md`,
+/// opentelemetry-proto v1.11.0).
+const REQUEST_BYTES_MAX: usize = 64 << 20;
+
 /// Room for commands nobody has looked at yet; a caller beyond waits.
 const COMMANDS_MAX: usize = 64;
+
+/// As good as for ever, and no clock overflows: 30 years.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// What a reply may be late by, for a blocked caller's patience.
 const REPLY_GRACE: Duration = Duration::from_secs(1);
@@ -111,6 +124,9 @@ impl Client {
         if config.requests_in_flight_max == 0 {
             return Err(BuildError::NoRequests);
         }
+        if batch.request_bytes_max > REQUEST_BYTES_MAX {
+            return Err(BuildError::RequestBytes { bytes: batch.request_bytes_max });
+        }
 
         let queue_bytes = batch.queue_bytes();
         // As many slots as the smallest chunks could fill.
@@ -142,7 +158,8 @@ impl Client {
             request_bytes_max: batch.request_bytes_max,
             in_flight_bytes_max: batch.in_flight_bytes(),
             // An interval of zero would be a busy loop, and a panic in Tokio.
-            tick: batch.age_max.max(Duration::from_millis(1)),
+            tick: batch.age_max.clamp(Duration::from_millis(1), FOREVER),
+            strategy: batch.strategy,
             batcher: Batcher::new(limits, batch.strategy),
             state: State::default(),
         };
@@ -154,7 +171,8 @@ impl Client {
         Ok(Self { inner: Arc::new(Inner { provider, shared, commands, drop_timeout }) })
     }
 
-    /// A tracer for a library of this name. Make it once and keep it.
+    /// A tracer for a library of this name, the same one each time. It records as long as the client
+    /// lives.
     #[must_use]
     pub fn tracer(&self, name: impl Into<Text>) -> Tracer {
         self.inner.provider.tracer(name)
@@ -207,7 +225,13 @@ impl Client {
             // A caller that was cancelled meanwhile wants no report.
             let _unheard = sender.send(report);
         });
-        if self.inner.commands.send(command(Instant::now() + within, reply)).await.is_err() {
+        if self
+            .inner
+            .commands
+            .send(command(Instant::now() + within.min(FOREVER), reply))
+            .await
+            .is_err()
+        {
             return self.inner.report_of_the_end();
         }
         receiver.await.unwrap_or_else(|_| self.inner.report_of_the_end())
@@ -233,7 +257,7 @@ impl Inner {
             let _unheard = sender.try_send(report);
         });
         // `blocking_send` would panic within a runtime; a full channel means 64 callers at once.
-        if self.commands.try_send(command(Instant::now() + within, reply)).is_err() {
+        if self.commands.try_send(command(Instant::now() + within.min(FOREVER), reply)).is_err() {
             return self.report_of_the_end();
         }
         let patience = within.saturating_add(REPLY_GRACE);

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use spanwire_batcher::{Batch, Batcher, Overflow, Queue, Refusal, Weigh};
+use spanwire_batcher::{Batch, Batcher, Overflow, Queue, Refusal, Strategy, Weigh};
 use spanwire_codec::encode::EncodedResource;
 use spanwire_tracer::{Loss, Outlet, Provider, TracedChunk, TracedSlice};
-use spanwire_transport::{Backoff, Body, RetryPolicy, Transport};
+use spanwire_transport::{Backoff, Body, EncodeError, Retry, RetryPolicy, SendError, Transport};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -24,13 +25,16 @@ pub(crate) struct Shared {
     wake: Notify,
     /// Bytes in the queue at which the exporter is woken before its next tick.
     wake_bytes: usize,
+    /// Whether a thread was refused since the exporter last took something.
+    starved: AtomicBool,
     counters: Counters,
 }
 
 impl Shared {
     pub(crate) fn new(queue: Queue<Queued>, overflow: Overflow, wake_bytes: usize) -> Self {
-        let (wake, counters) = (Notify::new(), Counters::default());
-        Self { queue, overflow, wake, wake_bytes, counters }
+        let (wake, starved, counters) =
+            (Notify::new(), AtomicBool::new(false), Counters::default());
+        Self { queue, overflow, wake, wake_bytes, starved, counters }
     }
 
     pub(crate) fn stats(&self, provider: &Provider) -> Stats {
@@ -43,11 +47,25 @@ pub(crate) struct QueueOutlet(pub(crate) Arc<Shared>);
 
 impl Outlet for QueueOutlet {
     fn accept(&self, chunk: TracedChunk) -> Result<(), Loss> {
+        self.push(chunk, self.0.overflow)
+    }
+
+    fn accept_last(&self, chunk: TracedChunk) -> Result<(), Loss> {
+        match self.0.overflow {
+            // A thread that is ending does not wait for a collector.
+            Overflow::Block { .. } => self.push(chunk, Overflow::DropNewest),
+            overflow => self.push(chunk, overflow),
+        }
+    }
+}
+
+impl QueueOutlet {
+    fn push(&self, chunk: TracedChunk, overflow: Overflow) -> Result<(), Loss> {
         let Self(shared) = self;
         let shed = |oldest: Queued| {
             shared.counters.dropped(oldest.chunk.chunk.discard(), Reason::QueueFull);
         };
-        match shared.queue.push(Queued::new(chunk), shared.overflow, shed) {
+        match shared.queue.push(Queued::new(chunk), overflow, shed) {
             Ok(pushed) => {
                 // Once for each crossing, so that a wake-up pays for many chunks.
                 if pushed.crossed(shared.wake_bytes) {
@@ -56,8 +74,11 @@ impl Outlet for QueueOutlet {
                 Ok(())
             }
             Err(refused) => {
-                // Whoever is refused has not been heard: the queue may have filled in one go.
-                shared.wake.notify_one();
+                // The queue may have filled in one go; but one word is enough until it is heard, or
+                // every span shed would cost a system call.
+                if !shared.starved.swap(true, Ordering::Relaxed) {
+                    shared.wake.notify_one();
+                }
                 Err(match refused.reason {
                     Refusal::Closed => Loss::Shutdown,
                     Refusal::Full | Refusal::TimedOut | Refusal::TooLarge => Loss::QueueFull,
@@ -80,12 +101,16 @@ pub(crate) type Reply = Box<dyn FnOnce(Report) + Send>;
 
 /// A flush that waits for its last batch.
 struct Flush {
-    /// Batches spawned before it was complete; later ones are not its business.
-    batches: u64,
+    /// Batches spawned before it was complete; later ones are not its business. `None` while some
+    /// of what it is about is still on its way to the exporter.
+    batches: Option<u64>,
     deadline: Instant,
     before: Stats,
     reply: Reply,
 }
+
+/// Between two looks for a chunk that a thread is about to hand over.
+const HAND_OVER_PAUSE: Duration = Duration::from_millis(1);
 
 /// A batch on its way.
 struct Held {
@@ -110,6 +135,7 @@ pub(crate) struct Exporter {
     pub(crate) request_bytes_max: usize,
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) tick: Duration,
+    pub(crate) strategy: Strategy,
     pub(crate) batcher: Batcher<Item>,
     pub(crate) state: State,
 }
@@ -126,19 +152,20 @@ pub(crate) struct State {
 impl Exporter {
     /// Runs until a shutdown is done.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let mut tick = tokio::time::interval(self.tick);
+        // The first tick after one interval: at once, it would find the first span or miss it.
+        let mut tick = tokio::time::interval_at(Instant::now() + self.tick, self.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let shared = Arc::clone(&self.shared);
         loop {
-            let flush_deadline = self.state.flushes.iter().map(|flush| flush.deadline).min();
+            let flush_deadline = self.flush_deadline();
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Flush { deadline, reply }) => self.flush(deadline, reply),
                     Some(Command::Shutdown { deadline, reply }) => {
-                        return self.shut_down(deadline, reply).await;
+                        return self.shut_down(commands, deadline, reply).await;
                     }
                     // The client is gone without a word: its thread was killed within `drop`.
-                    None => return self.shut_down(Instant::now(), Box::new(drop)).await,
+                    None => return self.shut_down(commands, Instant::now(), Box::new(drop)).await,
                 },
                 () = shared.wake.notified() => self.fill(),
                 _ = tick.tick() => self.collect(),
@@ -155,17 +182,33 @@ impl Exporter {
     /// Takes what waits in the queue, as far as there is memory for requests.
     fn fill(&mut self) {
         while self.state.held_bytes < self.in_flight_bytes_max {
-            let Some(queued) = self.shared.queue.pop() else { return };
+            let Some(queued) = self.pop() else { return };
             self.take(queued);
         }
+        // Memory is the limit now: what is gathered cannot grow any more, so it goes.
+        self.send_gathered();
     }
 
-    /// Takes what is finished anywhere and sends it, however little it is.
+    fn pop(&mut self) -> Option<Queued> {
+        let queued = self.shared.queue.pop()?;
+        self.shared.starved.store(false, Ordering::Relaxed);
+        Some(queued)
+    }
+
+    /// Takes what is finished anywhere and sends it, as far as its time has come.
     fn collect(&mut self) {
-        self.fill();
         if self.state.held_bytes < self.in_flight_bytes_max {
             self.sweep();
         }
+        self.fill();
+        match self.strategy {
+            Strategy::SizeFirst => {}
+            // Each tick is one age apart, so that everything gathered is that old at the next one.
+            Strategy::TimeFirst | Strategy::Hybrid => self.send_gathered(),
+        }
+    }
+
+    fn send_gathered(&mut self) {
         while let Some(batch) = self.batcher.flush() {
             self.send(batch);
         }
@@ -180,7 +223,10 @@ impl Exporter {
     fn sweep(&mut self) {
         let mut taken: Vec<TracedSlice> = Vec::new();
         self.provider.sweep(|slice| taken.push(slice));
-        for slice in taken {
+        for mut slice in taken {
+            // The chunk goes on being filled: its memory is its thread's share. The bytes themselves
+            // and what a request of few spans takes beside them are what is held here.
+            slice.slice.held_bytes = slice.slice.bytes.len() + SWEPT_OVERHEAD;
             self.add(slice);
         }
     }
@@ -228,63 +274,105 @@ impl Exporter {
 
     /// Starts sending everything there is, beyond what memory for requests is set aside: the spans
     /// take their memory already, and somebody waits for them.
-    fn collect_all(&mut self) {
-        while let Some(queued) = self.shared.queue.pop() {
+    ///
+    /// First the threads' own chunks: one that leaves its thread after that look goes to the queue,
+    /// which comes next. Returns whether one may still be in between.
+    fn collect_all(&mut self) -> bool {
+        let handing_over = self.provider.is_handing_over();
+        self.sweep();
+        while let Some(queued) = self.pop() {
             self.take(queued);
         }
-        self.sweep();
-        while let Some(batch) = self.batcher.flush() {
-            self.send(batch);
-        }
+        self.send_gathered();
+        handing_over
     }
 
     fn flush(&mut self, deadline: Instant, reply: Reply) {
         let before = self.shared.stats(&self.provider);
-        self.collect_all();
-        let batches = self.state.batches;
-        self.state.flushes.push(Flush { batches, deadline, before, reply });
+        self.state.flushes.push(Flush { batches: None, deadline, before, reply });
+    }
+
+    /// When the next flush wants to be looked at.
+    fn flush_deadline(&self) -> Option<Instant> {
+        let flushes = self.state.flushes.iter();
+        flushes
+            .map(|flush| match flush.batches {
+                Some(_) => flush.deadline,
+                None => flush.deadline.min(Instant::now() + HAND_OVER_PAUSE),
+            })
+            .min()
     }
 
     fn answer_flushes(&mut self) {
-        if self.state.flushes.is_empty() {
-            return;
+        if self.state.flushes.iter().any(|flush| flush.batches.is_none()) && !self.collect_all() {
+            let batches = self.state.batches;
+            for flush in &mut self.state.flushes {
+                flush.batches.get_or_insert(batches);
+            }
         }
         let oldest = self.state.held.values().map(|held| held.number).min().unwrap_or(u64::MAX);
         let now = Instant::now();
-        let ready = |flush: &mut Flush| flush.batches < oldest || flush.deadline <= now;
+        let settled = |flush: &Flush| flush.batches.is_some_and(|batches| batches < oldest);
+        let ready = |flush: &mut Flush| settled(flush) || flush.deadline <= now;
         let flushes: Vec<_> = self.state.flushes.extract_if(.., ready).collect();
-        for Flush { batches, before, reply, .. } in flushes {
+        for flush in flushes {
             let after = self.shared.stats(&self.provider);
-            reply(Report::between(&before, &after, batches < oldest));
+            let report = Report::between(&flush.before, &after, settled(&flush));
+            (flush.reply)(report);
         }
     }
 
-    async fn shut_down(mut self, deadline: Instant, reply: Reply) {
+    async fn shut_down(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        deadline: Instant,
+        reply: Reply,
+    ) {
         let before = self.shared.stats(&self.provider);
-        self.provider.close();
-        self.shared.queue.close();
+        // What ended before the call first; then nothing more is recorded, and what ended meanwhile.
         self.collect_all();
+        self.provider.close();
+        self.collect_all();
+        self.shared.queue.close();
         let complete = loop {
+            // Closed, the queue still takes what was being pushed; threads it refused keep theirs.
+            let more = self.collect_all() || !self.shared.queue.is_finished();
+            self.answer_flushes();
+            if !more && self.state.tasks.is_empty() {
+                break true;
+            }
+            let flush_deadline = self.flush_deadline();
             tokio::select! {
-                joined = self.state.tasks.join_next_with_id() => match joined {
-                    Some(joined) => self.settle(joined),
-                    None => break true,
+                Some(joined) = self.state.tasks.join_next_with_id() => self.settle(joined),
+                Some(command) = commands.recv() => match command {
+                    Command::Flush { deadline, reply } | Command::Shutdown { deadline, reply } => {
+                        self.flush(deadline, reply);
+                    }
                 },
+                () = sleep_until(flush_deadline) => {}
+                () = tokio::time::sleep(HAND_OVER_PAUSE), if more => {}
                 () = tokio::time::sleep_until(deadline) => break false,
             }
-            self.answer_flushes();
         };
         self.state.tasks.abort_all();
         while let Some(joined) = self.state.tasks.join_next_with_id().await {
             self.settle(joined);
         }
-        // What ended between the closing and the last look at each thread's chunk.
+        // What is left in spite of all: nobody will take it any more.
+        while let Some(queued) = self.pop() {
+            self.shared.counters.dropped(queued.chunk.chunk.discard(), Reason::Shutdown);
+        }
         self.provider.abandon();
-        self.answer_flushes();
         let after = self.shared.stats(&self.provider);
+        for flush in self.state.flushes.drain(..) {
+            (flush.reply)(Report::between(&flush.before, &after, complete));
+        }
         reply(Report::between(&before, &after, complete));
     }
 }
+
+/// Memory a small request takes beside its spans' bytes: a task, headers, a frame.
+const SWEPT_OVERHEAD: usize = 4 << 10;
 
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
@@ -295,35 +383,46 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 /// Sends one batch until it is accepted or given up; returns how many spans were rejected.
 async fn deliver(line: &Line, counters: &Counters, body: Body) -> Result<u64, Reason> {
+    // Before anything is compressed: a batch that waits for its turn is not held twice.
+    let mut permit = line.permits.acquire().await;
     let bytes = body.len();
     let encoded = line.transport.encode(&body).await.map_err(|error| {
         counters.note(&error);
-        Reason::Internal
+        match error {
+            EncodeError::Oversize { .. } => Reason::TooLarge,
+            _ => Reason::Internal,
+        }
     })?;
     // Compressed, the spans' own memory is free again.
     drop(body);
     counters.encoded(bytes, encoded.len());
     let mut backoff = Backoff::new(line.retry, Instant::now().into_std());
     loop {
-        // Held for the attempt only: a batch that waits keeps no other from being sent.
-        let permit = line.permits.acquire().await;
         let sent = line.transport.send(&encoded).await;
+        // Held for the attempt only: a batch that waits keeps no other from being sent.
         drop(permit);
         let error = match sent {
-            Ok(accepted) => return Ok(accepted.rejected_spans),
+            Ok(accepted) => {
+                if let Some(message) = &accepted.message {
+                    counters.note_rejected(accepted.rejected_spans, message);
+                }
+                return Ok(accepted.rejected_spans);
+            }
             Err(error) => error,
         };
         counters.failed(&error);
         let retry = match line.retry_if.allows(&error) {
             true => error.retry(),
-            false => spanwire_transport::Retry::Never,
+            false => Retry::Never,
         };
-        if retry == spanwire_transport::Retry::Never {
-            return Err(Reason::Refused);
+        match (retry, backoff.wait_after(retry, Instant::now().into_std(), fastrand::u64(..))) {
+            (Retry::Never, _) if matches!(error, SendError::Oversize { .. }) => {
+                return Err(Reason::TooLarge);
+            }
+            (Retry::Never, _) => return Err(Reason::Refused),
+            (_, None) => return Err(Reason::RetriesExhausted),
+            (_, Some(wait)) => tokio::time::sleep(wait).await,
         }
-        match backoff.wait_after(retry, Instant::now().into_std(), fastrand::u64(..)) {
-            Some(wait) => tokio::time::sleep(wait).await,
-            None => return Err(Reason::RetriesExhausted),
-        }
+        permit = line.permits.acquire().await;
     }
 }

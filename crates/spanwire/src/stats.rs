@@ -14,7 +14,7 @@ pub enum Reason {
     Memory,
     /// They ended after the shutdown, or could not be sent before its deadline.
     Shutdown,
-    /// One span alone is larger than a request may be.
+    /// A span alone is larger than a request may be, or a request larger than the collector takes.
     TooLarge,
     /// The collector refused them for good.
     Refused,
@@ -131,7 +131,7 @@ pub struct Stats {
     pub bytes: u64,
     /// Bytes of requests as sent, once each.
     pub bytes_sent: u64,
-    /// The last failure with its causes.
+    /// The last failure with its causes, or what the collector said to a partial success.
     pub last_error: Option<String>,
 }
 
@@ -206,6 +206,10 @@ impl Counters {
         self.note(error);
     }
 
+    pub(crate) fn note_rejected(&self, spans: u64, message: &str) {
+        self.set_last_error(format!("collector rejected {spans} spans of a request: {message}"));
+    }
+
     pub(crate) fn note(&self, error: &dyn std::error::Error) {
         let mut text = error.to_string();
         let mut source = error.source();
@@ -214,6 +218,10 @@ impl Counters {
             text.push_str(&cause.to_string());
             source = cause.source();
         }
+        self.set_last_error(text);
+    }
+
+    fn set_last_error(&self, text: String) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
     }
 

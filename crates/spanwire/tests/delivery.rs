@@ -3,7 +3,8 @@
 mod support;
 
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use spanwire::{
@@ -43,17 +44,18 @@ fn spans_of_many_threads_arrive_once_each_over_every_protocol_and_compression() 
             let client =
                 collector.client(protocol).compression(compression).build().expect("valid");
             let tracer = client.tracer("threads");
-            std::thread::scope(|scope| {
-                for thread in 0..THREADS {
-                    let tracer = &tracer;
-                    scope.spawn(move || {
+            let threads: Vec<_> = (0..THREADS)
+                .map(|thread| {
+                    let tracer = tracer.clone();
+                    std::thread::spawn(move || {
                         for span in 0..SPANS {
                             let mut span = tracer.start(&format!("{thread}/{span}"));
                             span.set_attribute("thread", thread as i64);
                         }
-                    });
-                }
-            });
+                    })
+                })
+                .collect();
+            threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
             let report = client.flush_blocking(LONG);
             assert!(report.complete, "{protocol:?} {compression:?}: {report} {:?}", client.stats());
             let exported = client.stats().exported; // some were on their way before the flush
@@ -158,16 +160,18 @@ fn with_the_receiver_away_every_policy_bounds_memory_and_accounts_for_each_span(
         let config = small_memory(overflow);
         let client = client(&endpoint).batch(config).build().expect("valid");
         let tracer = client.tracer("away");
-        std::thread::scope(|scope| {
-            for _ in 0..THREADS {
-                scope.spawn(|| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let tracer = tracer.clone();
+                std::thread::spawn(move || {
                     for _ in 0..SPANS {
                         let mut span = tracer.start("a span of about one hundred bytes");
                         span.set_attribute("an.attribute", "to make it a little longer");
                     }
-                });
-            }
-        });
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
         let stats = client.stats();
         assert_eq!(stats.started, THREADS * SPANS);
         assert!(stats.dropped.by(Reason::QueueFull) > 0, "{overflow:?}: {stats}");
@@ -205,6 +209,102 @@ fn blocking_loses_nothing_of_a_burst_far_larger_than_the_memory() {
 }
 
 #[test]
+fn a_batch_that_memory_does_not_let_grow_is_sent_without_waiting_for_its_age() {
+    const SPANS: u64 = 20_000;
+    let collector = Collector::start();
+    let age_max = Duration::from_secs(3600);
+    let overflow = Overflow::Block { timeout: LONG };
+    let config = BatchConfig { age_max, ..small_memory(overflow) };
+    let client = collector.client(Protocol::Grpc).batch(config).build().expect("valid");
+    let tracer = client.tracer("memory");
+    for _ in 0..SPANS {
+        let mut span = tracer.start("a span of about one hundred bytes");
+        span.set_attribute("an.attribute", "to make it a little longer");
+    }
+    assert!(client.flush_blocking(LONG).complete);
+    assert_eq!(client.stats().exported, SPANS);
+    assert_balanced(&client);
+}
+
+#[test]
+fn what_ended_before_a_flush_or_shutdown_is_part_of_it_whatever_other_threads_do() {
+    let collector = Collector::start();
+    for round in 0..20 {
+        let client = collector.client(Protocol::Grpc).build().expect("valid");
+        let tracer = client.tracer("busy");
+        let stop = Arc::new(AtomicBool::new(false));
+        let ended = Arc::new(AtomicU64::new(0));
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let (tracer, stop, ended) = (tracer.clone(), stop.clone(), ended.clone());
+                std::thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        tracer.start("busy").end();
+                        ended.fetch_add(1, Ordering::Release);
+                    }
+                })
+            })
+            .collect();
+        while ended.load(Ordering::Acquire) < 500 {
+            std::thread::yield_now();
+        }
+        let before = ended.load(Ordering::Acquire);
+        let report = match round % 2 {
+            0 => client.flush_blocking(LONG),
+            _ => client.shutdown_blocking(LONG),
+        };
+        let exported = client.stats().exported;
+        stop.store(true, Ordering::Relaxed);
+        assert!(report.complete, "{report}");
+        assert!(exported >= before, "{before} had ended, {exported} were exported");
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        assert!(client.shutdown_blocking(LONG).complete);
+        assert_balanced(&client);
+    }
+}
+
+#[test]
+fn deadlines_hold_while_another_caller_waits_for_a_dead_endpoint() {
+    let (_listener, endpoint) = black_hole();
+    let client = client(&endpoint).build().expect("valid");
+    client.tracer("deadline").start("undeliverable").end();
+    let patient = client.clone();
+    let patient = std::thread::spawn(move || patient.shutdown_blocking(3 * SECOND));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let before = Instant::now();
+    let report = runtime.block_on(client.flush(Duration::from_millis(100)));
+    assert!(before.elapsed() < 2 * SECOND, "the flush waited for the shutdown");
+    assert!(!report.complete);
+    assert!(!patient.join().expect("no panic").complete);
+    assert_balanced(&client);
+}
+
+#[test]
+fn endless_deadlines_are_no_deadlines() {
+    let collector = Collector::start();
+    let batch = BatchConfig { age_max: Duration::MAX, ..BatchConfig::default() };
+    let client = collector.client(Protocol::Grpc).batch(batch).build().expect("valid");
+    client.tracer("endless").start("span").end();
+    assert!(client.flush_blocking(Duration::MAX).complete);
+    assert!(client.shutdown_blocking(Duration::MAX).complete);
+    assert_eq!(collector.names()["span"], 1);
+}
+
+#[test]
+fn a_span_larger_than_the_queue_does_not_silence_its_thread() {
+    let collector = Collector::start();
+    let config = small_memory(Overflow::DropNewest);
+    let client = collector.client(Protocol::Grpc).batch(config).build().expect("valid");
+    let tracer = client.tracer("huge");
+    tracer.start("huge").set_attribute("text", "x".repeat(700 << 10));
+    assert!(client.flush_blocking(LONG).complete);
+    tracer.start("after").end();
+    assert!(client.flush_blocking(LONG).complete);
+    assert_eq!(collector.names().len(), 2, "{}", client.stats());
+    assert_balanced(&client);
+}
+
+#[test]
 fn a_partial_success_counts_what_was_rejected_and_is_not_repeated() {
     let collector = Collector::start_with(|received| {
         Ok(Accepted { rejected_spans: received.spans as u64 / 10, message: "too old".into() })
@@ -215,7 +315,9 @@ fn a_partial_success_counts_what_was_rejected_and_is_not_repeated() {
         (0..100).for_each(|_| tracer.start("one of a hundred").end());
         let report = client.flush_blocking(LONG);
         assert_eq!((report.exported, report.rejected), (90, 10), "{protocol:?}: {report}");
-        assert_eq!(client.stats().requests, 1);
+        let stats = client.stats();
+        assert_eq!(stats.requests, 1);
+        assert!(stats.last_error.is_some_and(|said| said.contains("too old")));
         assert_balanced(&client);
     }
 }

@@ -18,6 +18,9 @@ const SETTLED_AFTER: Duration = Duration::from_millis(10);
 /// Counts anchors; a thread whose line is of an older count fetches the new one.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
+/// The generation of a line that is to be asked for again with the next span.
+const NEVER_CURRENT: u64 = u64::MAX;
+
 /// The process's clock, behind a lock that is taken once a thread and anchor.
 static STATE: OnceLock<Mutex<State>> = OnceLock::new();
 
@@ -27,30 +30,34 @@ pub(crate) struct Line {
     generation: u64,
     ticks: u64,
     unix_nano: u64,
-    /// Nanoseconds a tick, times 2^32; zero as long as nobody knows.
+    /// Nanoseconds a tick, times 2^32.
     slope: u64,
 }
 
 impl Line {
     /// The line of a thread that has not asked yet.
-    pub(crate) const UNKNOWN: Self = Self { generation: 0, ticks: 0, unix_nano: 0, slope: 0 };
+    pub(crate) const UNKNOWN: Self =
+        Self { generation: NEVER_CURRENT, ticks: 0, unix_nano: 0, slope: 0 };
 
     /// The time of both ends of a span in nanoseconds since the Unix epoch; the second is never
     /// before the first.
     #[inline]
     pub(crate) fn unix_nanos(&mut self, start: u64, end: u64) -> (u64, u64) {
-        if self.slope == 0 || self.generation != GENERATION.load(Ordering::Relaxed) {
+        if self.generation != GENERATION.load(Ordering::Relaxed) {
             self.refresh();
         }
-        let start = self.at(start);
-        (start, self.at(end).max(start))
+        let unix_nano = match start.checked_sub(self.ticks) {
+            Some(since) => self.unix_nano.wrapping_add(self.nanos(since)),
+            // It started before the anchor was moved.
+            None => self.unix_nano.saturating_sub(self.nanos(self.ticks - start)),
+        };
+        // Nothing for an end with fewer ticks, which counters of two processors may give.
+        (unix_nano, unix_nano.wrapping_add(self.nanos(end.saturating_sub(start))))
     }
 
     #[inline]
-    fn at(&self, ticks: u64) -> u64 {
-        let since_anchor = i128::from(ticks.wrapping_sub(self.ticks) as i64);
-        let nanos = (since_anchor * i128::from(self.slope)) >> 32;
-        self.unix_nano.saturating_add_signed(nanos as i64)
+    fn nanos(&self, ticks: u64) -> u64 {
+        ((u128::from(ticks) * u128::from(self.slope)) >> 32) as u64
     }
 
     #[cold]
@@ -117,8 +124,7 @@ impl State {
                 let slope = now.slope_from(&self.anchor).unwrap_or(1 << 32);
                 if now.instant.duration_since(self.anchor.instant) < SETTLED_AFTER {
                     let Anchor { ticks, unix_nano, .. } = self.anchor;
-                    // Generation zero is never current, so the next span asks again.
-                    return Line { generation: 0, ticks, unix_nano, slope };
+                    return Line { generation: NEVER_CURRENT, ticks, unix_nano, slope };
                 }
                 self.settled = Some(slope);
                 slope
@@ -248,10 +254,18 @@ mod tests {
 
     #[test]
     fn a_duration_is_the_same_before_and_after_the_anchor_has_moved() {
-        let line = Line { generation: 1, ticks: 1_000, unix_nano: 5_000_000, slope: 1 << 31 };
+        let generation = GENERATION.load(Ordering::Relaxed);
+        let line = Line { generation, ticks: 1_000, unix_nano: 5_000_000, slope: 1 << 31 };
         let moved = Line { ticks: 9_000, unix_nano: 77_000_000, ..line };
-        assert_eq!(line.at(3_000) - line.at(1_000), 1_000);
-        assert_eq!(moved.at(3_000) - moved.at(1_000), 1_000, "both ends lie before this anchor");
+        for mut line in [line, moved] {
+            // Another test may move the process's anchor meanwhile; then the line is fetched anew.
+            let (start, end) = line.unix_nanos(1_000, 3_000);
+            if line.generation == generation {
+                assert_eq!(end - start, 1_000);
+            }
+        }
+        let before_the_anchor = moved.unix_nano - moved.nanos(9_000 - 1_000);
+        assert_eq!(before_the_anchor, 76_996_000);
     }
 
     #[test]

@@ -1,11 +1,11 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{self, Poll};
 
 use pin_project_lite::pin_project;
-use spanwire_model::SpanContext;
+use spanwire_model::{SpanContext, SpanId, TraceFlags, TraceId};
 
 use crate::baggage::Baggage;
 use crate::propagation;
@@ -37,6 +37,10 @@ pub struct Context {
 }
 
 thread_local! {
+    /// The span of the current context once more: plain data, to be read without a borrow and
+    /// without asking whether the thread is ending. That is most of starting an unsampled span.
+    static CURRENT: Cell<Option<Ids>> = const { Cell::new(None) };
+
     static ATTACHED: RefCell<Attached> =
         const { RefCell::new(Attached { contexts: Vec::new(), attached: 0 }) };
 }
@@ -56,6 +60,7 @@ impl Attached {
 
     fn attach(&mut self, context: Context) -> u64 {
         self.attached += 1;
+        CURRENT.set(context.span().map(Ids::from));
         self.contexts.push((self.attached, context));
         self.attached
     }
@@ -64,6 +69,7 @@ impl Attached {
         // Mostly the last one goes. One that is not there any more went with an earlier one.
         if let Some(at) = self.contexts.iter().rposition(|(attached, _)| *attached == number) {
             self.contexts.truncate(at);
+            CURRENT.set(self.current().and_then(Context::span).map(Ids::from));
         }
     }
 }
@@ -138,15 +144,33 @@ impl Context {
     }
 }
 
-/// Calls `look` with the span of the current context, where it stands: a copy of it would cost more
-/// than all the rest of starting a span that is not sampled.
+/// The plain part of a span's context.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ids {
+    pub(crate) trace_id: TraceId,
+    pub(crate) span_id: SpanId,
+    pub(crate) flags: TraceFlags,
+    pub(crate) is_remote: bool,
+    pub(crate) has_trace_state: bool,
+}
+
+impl From<&SpanContext> for Ids {
+    #[inline]
+    fn from(context: &SpanContext) -> Self {
+        Self {
+            trace_id: context.trace_id,
+            span_id: context.span_id,
+            flags: context.flags,
+            is_remote: context.is_remote,
+            has_trace_state: !context.trace_state.is_empty(),
+        }
+    }
+}
+
+/// The span of the current context.
 #[inline]
-pub(crate) fn with_current_span<R>(look: impl Fn(Option<&SpanContext>) -> R) -> R {
-    let looked = ATTACHED.try_with(|attached| match attached.try_borrow() {
-        Ok(attached) => look(attached.current().and_then(Context::span)),
-        Err(_) => look(None),
-    });
-    looked.unwrap_or_else(|_| look(None))
+pub(crate) fn current_ids() -> Option<Ids> {
+    CURRENT.get()
 }
 
 /// Keeps a context attached; dropping it restores the one before.

@@ -13,6 +13,15 @@ pub trait Outlet: Send + Sync + 'static {
     /// Why it cannot. The chunk then stays with its thread, which sheds the newest spans and offers
     /// the chunk again with the next one; at the thread's end the chunk is lost for this reason.
     fn accept(&self, chunk: TracedChunk) -> Result<(), Loss>;
+
+    /// The same for the last chunk of a thread that is ending: it must not wait.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot; the chunk is lost then.
+    fn accept_last(&self, chunk: TracedChunk) -> Result<(), Loss> {
+        self.accept(chunk)
+    }
 }
 
 impl<F: Fn(TracedChunk) -> Result<(), Loss> + Send + Sync + 'static> Outlet for F {

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crossbeam_queue::ArrayQueue;
 use spanwire_codec::encode::EncodedScope;
@@ -10,13 +10,13 @@ use spanwire_pool::{ChunkPool, ChunkSettings};
 use crate::clock;
 use crate::outlet::{Loss, Outlet, TracedScope, TracedSlice};
 use crate::record::Record;
-use crate::sampler::Sampler;
+use crate::sampler::{Sampler, Settled};
 use crate::sink::{Counts, Open, Slot};
 use crate::span::{Span, SpanBuilder};
 
-/// Records that wait for a thread that starts spans after threads that ended them: a bound on the
-/// memory of programs whose spans change threads, some 1 KiB each.
-const RECORDS_SHARED: usize = 1024;
+/// Records that wait for a thread that starts spans after threads that ended them, for programs whose
+/// spans change threads.
+const RECORDS_SHARED: usize = 64;
 
 /// Source of [`Tracer`]s that share a sampler, limits, memory and an outlet.
 ///
@@ -75,6 +75,8 @@ impl ProviderBuilder {
     #[must_use]
     pub fn build(self, outlet: impl Outlet) -> Provider {
         let pool = self.pool.unwrap_or_else(|| ChunkPool::new(ChunkSettings::default()));
+        // Every span starts after this first anchor, so that times are read between two of them.
+        clock::anchor();
         Provider {
             shared: Arc::new(Shared {
                 sampler: self.sampler,
@@ -83,6 +85,7 @@ impl ProviderBuilder {
                 outlet: Box::new(outlet),
                 closed: AtomicBool::new(false),
                 slots: Mutex::default(),
+                tracers: Mutex::default(),
             }),
         }
     }
@@ -95,6 +98,8 @@ pub(crate) struct Shared {
     outlet: Box<dyn Outlet>,
     closed: AtomicBool,
     slots: Mutex<Slots>,
+    /// Those in use, so that asking twice for a scope gives the same one.
+    tracers: Mutex<Vec<(Scope, Weak<TracerShared>)>>,
 }
 
 #[derive(Default)]
@@ -142,23 +147,43 @@ impl Provider {
         ProviderBuilder::default()
     }
 
-    /// A tracer for a library of this name.
+    /// A tracer for a library of this name; the same one as before while somebody has it.
     #[must_use]
     pub fn tracer(&self, name: impl Into<spanwire_model::Text>) -> Tracer {
         self.tracer_of(&Scope::new(name))
     }
 
-    /// A tracer for a scope. Make it once and keep it: each has chunks of its own.
+    /// A tracer for a scope; the same one as before while somebody has it.
+    ///
+    /// Cost: a lock and a comparison with each scope in use, so keep what you get. A new one also
+    /// means chunks of its own for each thread that uses it.
     #[must_use]
     pub fn tracer_of(&self, scope: &Scope) -> Tracer {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        let scope = TracedScope {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            encoded: EncodedScope::new(scope),
-        };
-        let records = ArrayQueue::new(RECORDS_SHARED);
-        let provider = Arc::clone(&self.shared);
-        Tracer { shared: Arc::new(TracerShared { provider, scope, records }) }
+        let settled = self.shared.sampler.settled();
+        let mut tracers = self.shared.tracers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = None;
+        tracers.retain(|(known, tracer)| {
+            let tracer = tracer.upgrade();
+            let in_use = tracer.is_some();
+            if found.is_none() && known == scope {
+                found = tracer;
+            }
+            in_use
+        });
+        let shared = found.unwrap_or_else(|| {
+            let shared = Arc::new(TracerShared {
+                provider: Arc::clone(&self.shared),
+                scope: TracedScope {
+                    id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+                    encoded: EncodedScope::new(scope),
+                },
+                records: ArrayQueue::new(RECORDS_SHARED),
+            });
+            tracers.push((scope.clone(), Arc::downgrade(&shared)));
+            shared
+        });
+        Tracer { shared, settled }
     }
 
     /// Takes what every thread has finished so far, out of chunks that are not full; also keeps the
@@ -172,6 +197,13 @@ impl Provider {
                 each(slice);
             }
         }
+    }
+
+    /// Whether a thread is about to hand a chunk over, so that its spans are neither to be swept nor at
+    /// the outlet yet. It is over at once, unless the outlet waits.
+    #[must_use]
+    pub fn is_handing_over(&self) -> bool {
+        self.live().iter().any(|slot| slot.in_hand() > 0)
     }
 
     /// Ends recording: spans that end from now on are lost, and counted as such.
@@ -195,7 +227,7 @@ impl Provider {
         let mut counts = slots.retired;
         let mut in_chunks = 0;
         for slot in &slots.live {
-            in_chunks += slot.pending() as u64;
+            in_chunks += slot.pending() + slot.in_hand();
             counts += slot.counts();
         }
         counts.discarded[Loss::Shutdown as usize] += slots.abandoned;
@@ -271,7 +303,8 @@ impl RecordStats {
 /// Clones are the same tracer; starting a span from a shared one writes no shared memory.
 #[derive(Clone)]
 pub struct Tracer {
-    shared: Arc<TracerShared>,
+    pub(crate) shared: Arc<TracerShared>,
+    pub(crate) settled: Settled,
 }
 
 pub(crate) struct TracerShared {
@@ -317,7 +350,7 @@ impl Tracer {
     /// A span to be started, with more to say about it.
     #[inline]
     pub fn span<'a>(&'a self, name: &'a str) -> SpanBuilder<'a> {
-        SpanBuilder::new(&self.shared, name)
+        SpanBuilder::new(self, name)
     }
 
     /// Runs `work` within a new span, which ends with it.

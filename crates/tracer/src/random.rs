@@ -1,8 +1,22 @@
 //! Random ids, a few instructions each.
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 
 use spanwire_model::{SpanId, TraceId};
+
+thread_local! {
+    static RANDOM: Cell<Random> = const { Cell::new(Random::UNSEEDED) };
+}
+
+/// Calls `draw` with this thread's generator.
+#[inline]
+pub(crate) fn with<R>(draw: impl FnOnce(&mut Random) -> R) -> R {
+    let mut random = RANDOM.get();
+    let drawn = draw(&mut random);
+    RANDOM.set(random);
+    drawn
+}
 
 /// wyrand (Wang Yi 2019), one multiplication a number, with a second random word for trace ids.
 ///
@@ -10,7 +24,7 @@ use spanwire_model::{SpanId, TraceId};
 /// two would likely meet somewhere in its cycle. So half of each trace id is masked with the second
 /// word: two threads repeat each other's trace ids only if both words agree. Span ids need to be
 /// unique within their trace only. Not for secrets.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Random {
     state: u64,
     /// Zero until seeded, odd from then on.

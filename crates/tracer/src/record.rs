@@ -1,29 +1,38 @@
 //! A span while it is open: what was set so far, as wire bytes already.
 
+use std::borrow::Cow;
+use std::mem::ManuallyDrop;
+use std::ops::Range;
+
 use smallvec::SmallVec;
-use spanwire_codec::encode::{self, SpanParts};
-use spanwire_model::{Limits, Link, SpanContext, SpanId, SpanKind, Status, Value};
+use spanwire_codec::encode::{self, SpanRest, SpanWriter};
+use spanwire_model::{Limits, Link, Status, Value};
 
 /// Storage kept by a pooled record; a larger one is freed, so that one huge span does not pin its
 /// memory for good.
-const KEPT_BYTES: usize = 16 << 10;
+const KEPT_BYTES: usize = 4 << 10;
 
 /// What the tracer knows of an open span.
 ///
-/// Attributes, events and links are encoded where they are set: borrowed text is copied once, right
-/// to where the wire wants it, and no value is ever held as an object. Records are reused.
+/// All of it is encoded where it is set: borrowed text is copied once, right to where the wire wants
+/// it, and no value is ever held as an object. Records are reused.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
-    pub(crate) parent_span_id: Option<SpanId>,
+    pub(crate) writer: SpanWriter,
     pub(crate) flags: u32,
-    pub(crate) kind: SpanKind,
     pub(crate) start: Time,
     pub(crate) end: Time,
-    pub(crate) name: String,
-    pub(crate) status: Status,
     limits: Limits,
-    attributes: Vec<u8>,
     index: Index,
+    rest: Rest,
+}
+
+/// What few spans have. The others pay for one branch when they end, and no more.
+#[derive(Debug, Default)]
+struct Rest {
+    /// Whether anything below is other than its default.
+    used: bool,
+    status: Status,
     dropped_attributes: u32,
     events: Encoded,
     links: Encoded,
@@ -70,35 +79,103 @@ impl Record {
         Self { limits, ..Self::default() }
     }
 
-    /// Forgets the span and keeps the storage.
+    /// Forgets the span and keeps the storage; what is written is overwritten by the next one.
+    #[inline]
     pub(crate) fn reset(&mut self) {
-        self.parent_span_id = None;
-        self.name.clear();
-        self.name.shrink_to(KEPT_BYTES);
-        self.status = Status::Unset;
         self.end = Time::Never;
-        reset_bytes(&mut self.attributes);
-        self.index.reset();
-        self.dropped_attributes = 0;
-        self.events.reset();
-        self.links.reset();
+        self.index.clear();
+        if self.writer.capacity() > KEPT_BYTES {
+            self.shrink();
+        }
+        if self.rest.used {
+            self.rest.reset();
+        }
     }
 
-    #[inline]
-    pub(crate) fn set_attribute(&mut self, key: &str, mut value: Value<'_>) {
-        let fingerprint = fingerprint(key);
-        if self.index.may_have(fingerprint)
-            && let Some(range) = self.index.remove(fingerprint, key, &self.attributes)
-        {
-            self.attributes.drain(range);
-        } else if self.index.len() >= self.limits.attributes as usize {
-            self.dropped_attributes = self.dropped_attributes.saturating_add(1);
-            return;
+    #[cold]
+    fn shrink(&mut self) {
+        self.writer = SpanWriter::default();
+        self.index = Index::default();
+    }
+
+    /// Sets an attribute; an earlier one with this key goes.
+    ///
+    /// One copy of the encoder for each of the common kinds: with the kind known when compiled, half
+    /// of the work is gone.
+    #[inline(always)]
+    pub(crate) fn set_attribute(&mut self, key: &str, value: Value<'_>) {
+        // Of these kinds nothing needs dropping, and the compiler does not see that by itself.
+        let value = ManuallyDrop::new(value);
+        match &*value {
+            Value::String(Cow::Borrowed(text)) => self.set_text(key, text),
+            Value::Int(number) => self.set_int(key, *number),
+            Value::Bool(truth) => self.set_bool(key, *truth),
+            Value::Double(number) => self.set_double(key, *number),
+            _ => self.set_other(key, ManuallyDrop::into_inner(value)),
         }
+    }
+
+    #[inline(never)]
+    fn set_text(&mut self, key: &str, text: &str) {
+        let text = self.limits.cut_text(text);
+        self.set(key, &ManuallyDrop::new(Value::String(Cow::Borrowed(text))));
+    }
+
+    #[inline(never)]
+    fn set_int(&mut self, key: &str, number: i64) {
+        self.set(key, &ManuallyDrop::new(Value::Int(number)));
+    }
+
+    #[inline(never)]
+    fn set_bool(&mut self, key: &str, truth: bool) {
+        self.set(key, &ManuallyDrop::new(Value::Bool(truth)));
+    }
+
+    #[inline(never)]
+    fn set_double(&mut self, key: &str, number: f64) {
+        self.set(key, &ManuallyDrop::new(Value::Double(number)));
+    }
+
+    #[inline(never)]
+    fn set_other(&mut self, key: &str, mut value: Value<'_>) {
         self.limits.cut(&mut value);
-        let start = self.attributes.len();
-        encode::put_attribute(key, &value, &mut self.attributes);
-        self.index.push(fingerprint, key.len(), start, self.attributes.len());
+        self.set(key, &value);
+    }
+
+    #[inline(always)]
+    fn set(&mut self, key: &str, value: &Value<'_>) {
+        let fingerprint = fingerprint(key);
+        if self.index.may_have(fingerprint) {
+            self.remove(fingerprint, key);
+        }
+        if self.index.len() >= self.limits.attributes as usize {
+            return self.drop_attribute();
+        }
+        self.writer.put_attribute(key, value);
+        self.index.push(fingerprint, self.writer.attributes_len());
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remove(&mut self, fingerprint: u32, key: &str) {
+        if let Some(gap) = self.index.remove(fingerprint, key, self.writer.attributes()) {
+            self.writer.cut_attributes(gap);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn drop_attribute(&mut self) {
+        self.rest.used = true;
+        self.rest.dropped_attributes = self.rest.dropped_attributes.saturating_add(1);
+    }
+
+    /// `Ok` is final; `Unset` changes nothing.
+    pub(crate) fn set_status(&mut self, status: Status) {
+        if self.rest.status != Status::Ok && status != Status::Unset {
+            self.rest.used = true;
+            self.rest.status = status;
+        }
     }
 
     pub(crate) fn add_event<'a>(
@@ -107,7 +184,8 @@ impl Record {
         name: &str,
         attributes: impl IntoIterator<Item = (&'a str, Value<'a>)>,
     ) {
-        if !self.events.admit(self.limits.events) {
+        self.rest.used = true;
+        if !self.rest.events.admit(self.limits.events) {
             return;
         }
         let mut unique: SmallVec<[(&str, Value<'a>); 8]> = SmallVec::new();
@@ -123,12 +201,13 @@ impl Record {
             }
         }
         let pairs = unique.iter().map(|(key, value)| (*key, value));
-        encode::put_event(time_unix_nano, name, pairs, dropped, &mut self.events.bytes);
+        encode::put_event(time_unix_nano, name, pairs, dropped, &mut self.rest.events.bytes);
     }
 
     pub(crate) fn add_link(&mut self, link: &Link) {
-        if self.links.admit(self.limits.links) {
-            encode::put_link(link, &mut self.links.bytes);
+        self.rest.used = true;
+        if self.rest.links.admit(self.limits.links) {
+            encode::put_link(link, &mut self.rest.links.bytes);
         }
     }
 
@@ -136,30 +215,34 @@ impl Record {
         &self.limits
     }
 
+    /// Completes the wire bytes.
     #[inline]
-    pub(crate) fn parts<'a>(
-        &'a self,
-        context: &'a SpanContext,
-        (start_time_unix_nano, end_time_unix_nano): (u64, u64),
-    ) -> SpanParts<'a> {
-        SpanParts {
-            trace_id: context.trace_id,
-            span_id: context.span_id,
-            trace_state: context.trace_state.as_str(),
-            parent_span_id: self.parent_span_id,
-            name: &self.name,
-            kind: self.kind,
-            start_time_unix_nano,
-            end_time_unix_nano,
-            attributes: &self.attributes,
+    pub(crate) fn finish(&mut self, (start_time_unix_nano, end_time_unix_nano): (u64, u64)) {
+        let rest = self.rest.used.then(|| self.rest.parts());
+        self.writer.end(start_time_unix_nano, end_time_unix_nano, self.flags, rest);
+    }
+}
+
+impl Rest {
+    #[cold]
+    fn parts(&self) -> SpanRest<'_> {
+        SpanRest {
             dropped_attributes_count: self.dropped_attributes,
             events: &self.events.bytes,
             dropped_events_count: self.events.dropped,
             links: &self.links.bytes,
             dropped_links_count: self.links.dropped,
             status: &self.status,
-            flags: self.flags,
         }
+    }
+
+    #[cold]
+    fn reset(&mut self) {
+        self.used = false;
+        self.status = Status::Unset;
+        self.dropped_attributes = 0;
+        self.events.reset();
+        self.links.reset();
     }
 }
 
@@ -173,68 +256,64 @@ fn reset_bytes(bytes: &mut Vec<u8>) {
 /// Finds an attribute among the encoded ones by its key.
 #[derive(Debug, Default)]
 struct Index {
+    /// A bit for each key, of 64: while few are set, a new key is mostly known to be new at once.
+    filter: u64,
     /// One word a key, apart from the rest so that a scan is a few vector comparisons.
-    fingerprints: SmallVec<[u32; 16]>,
-    places: SmallVec<[Place; 16]>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    start: u32,
-    end: u32,
-    key_len: u32,
+    fingerprints: Vec<u32>,
+    /// Where each attribute ends; it starts where the one before ends.
+    ends: Vec<usize>,
 }
 
 impl Index {
+    #[inline]
     fn len(&self) -> usize {
         self.fingerprints.len()
     }
 
     #[inline]
     fn may_have(&self, fingerprint: u32) -> bool {
+        self.filter & Self::bit(fingerprint) != 0 && self.has(fingerprint)
+    }
+
+    #[inline(never)]
+    fn has(&self, fingerprint: u32) -> bool {
         // No early exit: that lets the compiler compare eight at a time.
         self.fingerprints.iter().fold(false, |any, &known| any | (known == fingerprint))
     }
 
     #[inline]
-    fn push(&mut self, fingerprint: u32, key_len: usize, start: usize, end: usize) {
+    fn bit(fingerprint: u32) -> u64 {
+        1 << (fingerprint.wrapping_mul(0x9e37_79b1) >> 26)
+    }
+
+    #[inline]
+    fn push(&mut self, fingerprint: u32, end: usize) {
+        self.filter |= Self::bit(fingerprint);
         self.fingerprints.push(fingerprint);
-        let place = Place { start: start as u32, end: end as u32, key_len: key_len as u32 };
-        self.places.push(place);
+        self.ends.push(end);
     }
 
-    /// Takes an attribute out and closes the gap; returns the bytes to cut.
-    #[cold]
-    fn remove(
-        &mut self,
-        fingerprint: u32,
-        key: &str,
-        encoded: &[u8],
-    ) -> Option<std::ops::Range<usize>> {
-        let at = self.fingerprints.iter().zip(&self.places).position(|(&known, place)| {
-            known == fingerprint && place.key(encoded) == Some(key.as_bytes())
+    /// Forgets an attribute; returns the bytes to be cut out.
+    fn remove(&mut self, fingerprint: u32, key: &str, encoded: &[u8]) -> Option<Range<usize>> {
+        let start = |at: usize| at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let at = self.fingerprints.iter().enumerate().position(|(at, &known)| {
+            let attribute = encoded.get(start(at)..self.ends[at]).unwrap_or_default();
+            known == fingerprint && encode::attribute_key(attribute) == Some(key.as_bytes())
         })?;
+        let gap = start(at)..self.ends[at];
         self.fingerprints.remove(at);
-        let removed = self.places.remove(at);
-        let gap = removed.end - removed.start;
-        for place in &mut self.places[at..] {
-            place.start -= gap;
-            place.end -= gap;
+        self.ends.remove(at);
+        for end in &mut self.ends[at..] {
+            *end -= gap.len();
         }
-        Some(removed.start as usize..removed.end as usize)
+        Some(gap)
     }
 
-    fn reset(&mut self) {
+    #[inline]
+    fn clear(&mut self) {
+        self.filter = 0;
         self.fingerprints.clear();
-        self.places.clear();
-    }
-}
-
-impl Place {
-    /// The key within the encoded attribute.
-    fn key<'a>(&self, encoded: &'a [u8]) -> Option<&'a [u8]> {
-        encode::attribute_key(encoded.get(self.start as usize..self.end as usize)?)
-            .filter(|key| key.len() == self.key_len as usize)
+        self.ends.clear();
     }
 }
 

@@ -138,12 +138,14 @@ impl Sampler {
             Self::AlwaysOn => true,
             Self::AlwaysOff => false,
             Self::TraceIdRatio(ratio) => ratio.sample(parameters),
-            Self::ParentBased(parent_based) => match parent_based.delegate(parameters.parent) {
-                Self::AlwaysOn => true,
-                Self::AlwaysOff => false,
-                Self::TraceIdRatio(ratio) => ratio.sample(parameters),
-                other => other.sample_nested(parameters),
-            },
+            Self::ParentBased(parent_based) => {
+                match parent_based.delegate(Situation::of(parameters.parent)) {
+                    Self::AlwaysOn => true,
+                    Self::AlwaysOff => false,
+                    Self::TraceIdRatio(ratio) => ratio.sample(parameters),
+                    other => other.sample_nested(parameters),
+                }
+            }
             Self::Custom(custom) => custom.sample(parameters),
         }
     }
@@ -151,6 +153,27 @@ impl Sampler {
     /// Out of line, so that the usual cases of [`sample`](Self::sample) can be inlined.
     fn sample_nested(&self, parameters: &SamplingParameters<'_>) -> bool {
         self.sample(parameters)
+    }
+
+    /// What it says without being asked: whatever the trace's id, the name and the kind are.
+    pub(crate) fn settled(&self) -> Settled {
+        let mut settled = Settled::default();
+        for situation in Situation::ALL {
+            if let Some(sampled) = self.verdict(situation) {
+                settled.known |= 1 << situation as u8;
+                settled.sampled |= u8::from(sampled) << situation as u8;
+            }
+        }
+        settled
+    }
+
+    fn verdict(&self, situation: Situation) -> Option<bool> {
+        match self {
+            Self::AlwaysOn => Some(true),
+            Self::AlwaysOff => Some(false),
+            Self::ParentBased(parent_based) => parent_based.delegate(situation).verdict(situation),
+            Self::TraceIdRatio(_) | Self::Custom(_) => None,
+        }
     }
 
     /// Name and settings, as the specification names them ("GetDescription" in `trace/sdk.md`,
@@ -280,6 +303,58 @@ fn explicit_randomness(parent: &SpanContext) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
+/// What a parent can mean to a sampler, in the order of [`ParentBased::samplers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Situation {
+    Root,
+    RemoteSampled,
+    RemoteNotSampled,
+    LocalSampled,
+    LocalNotSampled,
+}
+
+impl Situation {
+    const ALL: [Self; 5] = [
+        Self::Root,
+        Self::RemoteSampled,
+        Self::RemoteNotSampled,
+        Self::LocalSampled,
+        Self::LocalNotSampled,
+    ];
+
+    #[inline]
+    fn of(parent: Option<&SpanContext>) -> Self {
+        parent.map_or(Self::Root, |parent| Self::under(parent.is_remote, parent.is_sampled()))
+    }
+
+    #[inline]
+    pub(crate) fn under(parent_is_remote: bool, parent_is_sampled: bool) -> Self {
+        match (parent_is_remote, parent_is_sampled) {
+            (true, true) => Self::RemoteSampled,
+            (true, false) => Self::RemoteNotSampled,
+            (false, true) => Self::LocalSampled,
+            (false, false) => Self::LocalNotSampled,
+        }
+    }
+}
+
+/// A sampler's verdicts that depend on the situation alone, a bit each: small enough to lie in every
+/// tracer, where starting a span finds it without following a pointer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Settled {
+    known: u8,
+    sampled: u8,
+}
+
+impl Settled {
+    #[inline]
+    pub(crate) fn verdict(self, situation: Situation) -> Option<bool> {
+        let bit = 1 << situation as u8;
+        (self.known & bit != 0).then_some(self.sampled & bit != 0)
+    }
+}
+
 /// Asks one of five samplers, by the span's parent.
 ///
 /// Unless set otherwise, a span is sampled if its parent is.
@@ -332,16 +407,8 @@ impl ParentBased {
     }
 
     #[inline]
-    fn delegate(&self, parent: Option<&SpanContext>) -> &Sampler {
-        match parent {
-            None => &self.root,
-            Some(parent) => match (parent.is_remote, parent.is_sampled()) {
-                (true, true) => &self.remote_parent_sampled,
-                (true, false) => &self.remote_parent_not_sampled,
-                (false, true) => &self.local_parent_sampled,
-                (false, false) => &self.local_parent_not_sampled,
-            },
-        }
+    fn delegate(&self, situation: Situation) -> &Sampler {
+        self.samplers()[situation as usize]
     }
 
     fn description(&self) -> String {

@@ -4,18 +4,17 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use spanwire_codec::encode::SpanParts;
-use spanwire_model::SpanContext;
+use spanwire_codec::encode::SpanWriter;
 use spanwire_pool::ChunkWriter;
 
 use crate::clock::{self, Line};
-use crate::outlet::{Loss, TracedChunk, TracedSlice};
+use crate::outlet::{Loss, Outlet, TracedChunk, TracedSlice};
 use crate::provider::TracerShared;
 use crate::record::{Record, Time};
 
 /// Idle records a thread keeps for one tracer: as many spans as it may have open at once without
 /// an allocation. More go to the tracer's shared pool, for threads that only ever start spans.
-const RECORDS_KEPT: usize = 64;
+const RECORDS_KEPT: usize = 32;
 
 thread_local! {
     static LOCAL: RefCell<Local> = const { RefCell::new(Local::new()) };
@@ -47,8 +46,9 @@ impl Local {
         match self.sinks.iter().position(|sink| Arc::ptr_eq(&sink.tracer, tracer)) {
             Some(at) => self.sinks.swap(0, at),
             None => {
-                // A closed provider records nothing more; here its sinks are noticed and go.
-                self.sinks.retain(|sink| !sink.tracer.provider.is_closed());
+                // A closed provider records nothing more, and a tracer whose handles are all gone
+                // starts nothing more; here their sinks are noticed and go.
+                self.sinks.retain(|sink| !sink.is_obsolete());
                 self.sinks.insert(0, Sink::new(Arc::clone(tracer)));
             }
         }
@@ -65,39 +65,42 @@ pub(crate) struct Open {
     pub(crate) record: Box<Record>,
 }
 
-/// An empty record; counts a span as started.
+/// An empty record; counts a span as started. `None` once the provider is closed.
 #[inline]
-pub(crate) fn start(tracer: &Arc<TracerShared>) -> Open {
+pub(crate) fn start(tracer: &Arc<TracerShared>) -> Option<Open> {
+    if tracer.provider.is_closed() {
+        return None;
+    }
     let taken = LOCAL.try_with(|local| {
         let mut local = local.try_borrow_mut().ok()?;
         Some(local.sink(tracer).start())
     });
-    taken.ok().flatten().unwrap_or_else(|| Sink::new(Arc::clone(tracer)).start())
+    Some(taken.ok().flatten().unwrap_or_else(|| Sink::new(Arc::clone(tracer)).start()))
 }
 
 /// Encodes a finished span into the thread's chunk; counts it as recorded or as lost.
 #[inline]
-pub(crate) fn end(context: &SpanContext, open: Open) {
+pub(crate) fn end(open: Open) {
     let mut open = Some(open);
     let ended = LOCAL.try_with(|local| {
         let mut local = local.try_borrow_mut().ok()?;
         let open = open.take()?;
         let times = times(&mut local.line, &open.record);
-        local.sink(&open.tracer).end(context, open, times);
+        local.sink(&open.tracer).end(open, times);
         Some(())
     });
     if let (Err(_) | Ok(None), Some(open)) = (ended, open) {
-        end_detached(context, open);
+        end_detached(open);
     }
 }
 
 /// For a thread whose local storage is gone or in use: a span that ends in the destructor of
 /// another thread-local value, or within the outlet.
 #[cold]
-fn end_detached(context: &SpanContext, open: Open) {
+fn end_detached(open: Open) {
     let mut line = Line::UNKNOWN;
     let times = times(&mut line, &open.record);
-    Sink::new(Arc::clone(&open.tracer)).end(context, open, times);
+    Sink::new(Arc::clone(&open.tracer)).end(open, times);
 }
 
 #[inline]
@@ -147,9 +150,9 @@ impl Sink {
     }
 
     #[inline]
-    fn end(&mut self, context: &SpanContext, mut open: Open, times: (u64, u64)) {
-        let parts = open.record.parts(context, times);
-        match self.append(&parts) {
+    fn end(&mut self, mut open: Open, times: (u64, u64)) {
+        open.record.finish(times);
+        match self.append(&open.record.writer) {
             Ok(()) => add(&self.slot.recorded, 1),
             Err(loss) => add(&self.slot.lost[loss as usize], 1),
         }
@@ -162,7 +165,7 @@ impl Sink {
     }
 
     #[inline]
-    fn append(&mut self, span: &SpanParts<'_>) -> Result<(), Loss> {
+    fn append(&mut self, span: &SpanWriter) -> Result<(), Loss> {
         if self.tracer.provider.is_closed() {
             return self.refuse();
         }
@@ -176,21 +179,11 @@ impl Sink {
     /// Hands the full chunk over and starts the next one.
     #[cold]
     #[inline(never)]
-    fn append_to_next(&mut self, bytes: usize, span: &SpanParts<'_>) -> Result<(), Loss> {
-        if let Some(writer) = &self.writer {
-            // Out of the slot first: from here on no sweep takes spans out of it.
-            let full = self.traced(writer);
-            self.slot.set(None);
-            if let Err(loss) = self.tracer.provider.outlet().accept(full.clone()) {
-                // It stays: this span is shed, and the next one tries again.
-                self.slot.set(Some(full));
-                return Err(loss);
-            }
-            self.writer = None;
-            self.filled += 1;
-        }
+    fn append_to_next(&mut self, bytes: usize, span: &SpanWriter) -> Result<(), Loss> {
+        self.hand_over(|outlet, full| outlet.accept(full))?;
+        self.filled += 1;
         let pool = self.tracer.provider.pool();
-        let mut next = pool.take(self.filled).ok_or(Loss::Memory)?;
+        let mut next = pool.take(self.filled - 1).ok_or(Loss::Memory)?;
         if bytes > next.room() {
             next = match bytes > pool.chunk_bytes() {
                 true => pool.take_exact(bytes),
@@ -199,17 +192,49 @@ impl Sink {
             .ok_or(Loss::Memory)?;
         }
         self.slot.set(Some(self.traced(&next)));
-        put(self.writer.insert(next), bytes, span)
+        put_out_of_line(self.writer.insert(next), bytes, span)
     }
 
-    /// What a closed provider's threads still hold is lost, and counted.
+    /// Lets go of the chunk. Refused, it stays: the span at hand is shed, and the next one tries again.
+    fn hand_over(
+        &mut self,
+        accept: impl FnOnce(&dyn Outlet, TracedChunk) -> Result<(), Loss>,
+    ) -> Result<(), Loss> {
+        let Some(writer) = &self.writer else { return Ok(()) };
+        let full = self.traced(writer);
+        // Out of the slot first: from here on no sweep takes spans out of it, and what it holds is
+        // counted as being handed over until it has arrived.
+        self.slot.set(None);
+        let pending = full.chunk.pending();
+        self.slot.in_hand.store(pending as u64, Ordering::Relaxed);
+        let accepted = match pending {
+            // Swept to the last span, it holds nothing but memory.
+            0 => Ok(()),
+            _ => accept(self.tracer.provider.outlet(), full.clone()),
+        };
+        match accepted {
+            Ok(()) => self.writer = None,
+            Err(_) => self.slot.set(Some(full)),
+        }
+        self.slot.in_hand.store(0, Ordering::Relaxed);
+        accepted
+    }
+
+    /// Sheds a span that ends after the closing. What the chunk holds ended before and may still be
+    /// swept; once it is, the chunk goes.
     #[cold]
     fn refuse(&mut self) -> Result<(), Loss> {
-        if let Some(writer) = self.writer.take() {
+        if self.writer.as_ref().is_some_and(|writer| writer.chunk().pending() == 0) {
             self.slot.set(None);
-            add(&self.slot.discarded[Loss::Shutdown as usize], writer.chunk().discard() as u64);
+            self.writer = None;
         }
         Err(Loss::Shutdown)
+    }
+
+    fn is_obsolete(&self) -> bool {
+        // Each idle record has a share of the tracer, and so has the sink itself.
+        let own = 1 + self.idle.len();
+        self.tracer.provider.is_closed() || Arc::strong_count(&self.tracer) <= own
     }
 
     fn traced(&self, writer: &ChunkWriter) -> TracedChunk {
@@ -217,7 +242,14 @@ impl Sink {
     }
 }
 
-fn put(writer: &mut ChunkWriter, bytes: usize, span: &SpanParts<'_>) -> Result<(), Loss> {
+/// The cold path's copy of [`put`]: called from one place alone, that one is inlined.
+#[inline(never)]
+fn put_out_of_line(writer: &mut ChunkWriter, bytes: usize, span: &SpanWriter) -> Result<(), Loss> {
+    put(writer, bytes, span)
+}
+
+#[inline(always)]
+fn put(writer: &mut ChunkWriter, bytes: usize, span: &SpanWriter) -> Result<(), Loss> {
     let written = writer.append(bytes, |mut tail| {
         span.put_framed(&mut tail);
         debug_assert!(tail.is_empty(), "`framed_len` is exact");
@@ -225,19 +257,12 @@ fn put(writer: &mut ChunkWriter, bytes: usize, span: &SpanParts<'_>) -> Result<(
     written.map_err(|_full| Loss::Memory)
 }
 
-/// The thread ends, or forgets a closed provider.
+/// The thread ends, or forgets a tracer.
 impl Drop for Sink {
     fn drop(&mut self) {
-        if let Some(writer) = self.writer.take() {
+        if let Err(loss) = self.hand_over(|outlet, last| outlet.accept_last(last)) {
+            add(&self.slot.discarded[loss as usize], self.slot.discard() as u64);
             self.slot.set(None);
-            let loss = match self.tracer.provider.is_closed() {
-                true => Err(Loss::Shutdown),
-                false => self.tracer.provider.outlet().accept(self.traced(&writer)),
-            };
-            if let Err(loss) = loss {
-                let spans = writer.chunk().discard();
-                add(&self.slot.discarded[loss as usize], spans as u64);
-            }
         }
         self.tracer.provider.retire(&self.slot);
     }
@@ -255,6 +280,8 @@ pub(crate) struct Slot {
     lost: [AtomicU64; Loss::COUNT],
     /// Spans thrown away out of a chunk, by [`Loss`].
     discarded: [AtomicU64; Loss::COUNT],
+    /// Spans in a chunk that has left the slot and has not arrived anywhere yet.
+    in_hand: AtomicU64,
     /// The current chunk. The owner locks it once a chunk, to exchange a pointer; whoever sweeps,
     /// once a sweep, to take what is complete.
     chunk: Mutex<Option<TracedChunk>>,
@@ -275,8 +302,14 @@ impl Slot {
         self.lock().as_ref().map_or(0, |chunk| chunk.chunk.discard())
     }
 
-    pub(crate) fn pending(&self) -> usize {
-        self.lock().as_ref().map_or(0, |chunk| chunk.chunk.pending())
+    /// Spans in the current chunk that nobody took yet.
+    pub(crate) fn pending(&self) -> u64 {
+        let chunk = self.lock();
+        chunk.as_ref().map_or(0, |chunk| chunk.chunk.pending() as u64)
+    }
+
+    pub(crate) fn in_hand(&self) -> u64 {
+        self.in_hand.load(Ordering::Relaxed)
     }
 
     pub(crate) fn counts(&self) -> Counts {

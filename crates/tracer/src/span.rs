@@ -1,29 +1,24 @@
-use std::cell::RefCell;
 use std::error::Error;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use spanwire_model::{
-    Attributes, Link, SpanContext, SpanKind, Status, Text, TraceFlags, TraceState, Value, exception,
+    Attributes, Link, SpanContext, SpanId, SpanKind, Status, Text, TraceFlags, TraceId, TraceState,
+    Value, exception,
 };
 
 use crate::clock;
-use crate::context::{self, Context, ContextGuard};
-use crate::provider::TracerShared;
-use crate::random::Random;
+use crate::context::{self, Context, ContextGuard, Ids};
+use crate::provider::Tracer;
+use crate::random;
 use crate::record::Time;
-use crate::sampler::SamplingParameters;
+use crate::sampler::{SamplingParameters, Situation};
 use crate::sink::{self, Open};
-
-thread_local! {
-    static RANDOM: RefCell<Random> = const { RefCell::new(Random::UNSEEDED) };
-}
 
 /// A span about to be started; made by [`Tracer::span`](crate::Tracer::span).
 #[must_use = "a span builder does nothing until `start`"]
 #[derive(Clone, Copy, Debug)]
 pub struct SpanBuilder<'a> {
-    tracer: &'a Arc<TracerShared>,
+    tracer: &'a Tracer,
     name: &'a str,
     kind: SpanKind,
     parent: Parent<'a>,
@@ -39,7 +34,7 @@ enum Parent<'a> {
 
 impl<'a> SpanBuilder<'a> {
     #[inline]
-    pub(crate) fn new(tracer: &'a Arc<TracerShared>, name: &'a str) -> Self {
+    pub(crate) fn new(tracer: &'a Tracer, name: &'a str) -> Self {
         Self { tracer, name, kind: SpanKind::Internal, parent: Parent::Current, start: None }
     }
 
@@ -73,55 +68,85 @@ impl<'a> SpanBuilder<'a> {
     /// takes only its ids.
     #[inline]
     pub fn start(self) -> Span {
-        match self.parent {
-            Parent::Current => context::with_current_span(|parent| self.start_under(parent)),
-            Parent::Root => self.start_under(None),
-            Parent::Given(parent) => self.start_under(Some(parent)),
-        }
-    }
-
-    #[inline]
-    fn start_under(&self, parent: Option<&SpanContext>) -> Span {
-        let (trace_id, span_id) = RANDOM.with_borrow_mut(|random| {
+        let parent = match self.parent {
+            Parent::Current => context::current_ids(),
+            Parent::Root => None,
+            Parent::Given(parent) => Some(Ids::from(parent)),
+        };
+        let (trace_id, span_id) = random::with(|random| {
             (parent.map_or_else(|| random.trace_id(), |parent| parent.trace_id), random.span_id())
         });
-        let sampled = !self.tracer.provider.is_closed()
-            && self.tracer.sampler().sample(&SamplingParameters {
-                parent,
-                trace_id,
-                name: self.name,
-                kind: self.kind,
-            });
+        let situation = parent.map_or(Situation::Root, |parent| {
+            Situation::under(parent.is_remote, parent.flags.is_sampled())
+        });
+        let verdict = self.tracer.settled.verdict(situation);
+        let sampled = verdict.unwrap_or_else(|| self.ask_sampler(trace_id));
         let flags = parent.map_or(TraceFlags::RANDOM, |parent| parent.flags);
         let flags = match sampled {
             true => flags.with(TraceFlags::SAMPLED),
             false => flags.without(TraceFlags::SAMPLED),
         };
+        let trace_state = match parent {
+            Some(parent) if parent.has_trace_state => self.trace_state(),
+            _ => TraceState::EMPTY,
+        };
+        // The span is put together last and once, in its final place: moving it about in pieces
+        // would cost more than all the rest of starting one that is not sampled.
+        let opening = Opening { trace_id, span_id, flags, parent };
         Span {
-            open: sampled.then(|| self.open(parent, flags)),
-            context: SpanContext {
-                trace_id,
-                span_id,
-                flags,
-                is_remote: false,
-                trace_state: parent.map_or(TraceState::EMPTY, |parent| parent.trace_state.clone()),
-            },
+            open: if sampled { self.open(&opening, &trace_state) } else { None },
+            context: SpanContext { trace_id, span_id, flags, is_remote: false, trace_state },
         }
     }
 
-    #[inline]
-    fn open(&self, parent: Option<&SpanContext>, flags: TraceFlags) -> Open {
-        let mut open = sink::start(self.tracer);
+    /// Out of line, so that starting an unsampled span stays small enough to be inlined.
+    #[inline(never)]
+    fn open(&self, opening: &Opening, trace_state: &TraceState) -> Option<Open> {
+        let Opening { trace_id, span_id, flags, parent } = *opening;
+        let mut open = sink::start(&self.tracer.shared)?;
         let record = &mut *open.record;
-        record.parent_span_id = parent.map(|parent| parent.span_id);
+        let parent_span_id = parent.map(|parent| parent.span_id);
+        let trace_state = trace_state.as_str();
+        record.writer.begin(trace_id, span_id, trace_state, parent_span_id, self.name, self.kind);
         let remote = parent.is_some_and(|parent| parent.is_remote);
         record.flags = spanwire_model::Span::flags_of(flags, remote);
-        record.kind = self.kind;
-        record.name.push_str(self.name);
         // The clock last: what came before is not the span's own time.
         record.start = self.start.map_or_else(|| Time::Ticks(clock::ticks()), Time::from);
-        open
+        Some(open)
     }
+
+    #[inline(never)]
+    fn ask_sampler(&self, trace_id: TraceId) -> bool {
+        let parent = self.parent_context();
+        let parameters = SamplingParameters {
+            parent: parent.as_ref(),
+            trace_id,
+            name: self.name,
+            kind: self.kind,
+        };
+        self.tracer.shared.sampler().sample(&parameters)
+    }
+
+    #[cold]
+    fn trace_state(&self) -> TraceState {
+        self.parent_context().map(|parent| parent.trace_state).unwrap_or_default()
+    }
+
+    fn parent_context(&self) -> Option<SpanContext> {
+        match self.parent {
+            Parent::Current => Context::current().span().cloned(),
+            Parent::Root => None,
+            Parent::Given(parent) => Some(parent.clone()),
+        }
+    }
+}
+
+/// What is settled about a sampled span before it exists.
+struct Opening {
+    trace_id: TraceId,
+    span_id: SpanId,
+    flags: TraceFlags,
+    parent: Option<Ids>,
 }
 
 /// An open span. It ends when dropped, or by [`end`](Self::end).
@@ -180,8 +205,7 @@ impl Span {
     /// Replaces the name.
     pub fn set_name(&mut self, name: &str) {
         if let Some(open) = &mut self.open {
-            open.record.name.clear();
-            open.record.name.push_str(name);
+            open.record.writer.set_name(name);
         }
     }
 
@@ -189,11 +213,8 @@ impl Span {
     ///
     /// Source: "Set Status" in `trace/api.md`, opentelemetry-specification v1.60.
     pub fn set_status(&mut self, status: Status) {
-        if let Some(open) = &mut self.open
-            && open.record.status != Status::Ok
-            && status != Status::Unset
-        {
-            open.record.status = status;
+        if let Some(open) = &mut self.open {
+            open.record.set_status(status);
         }
     }
 
@@ -297,7 +318,7 @@ impl Drop for Span {
             if let Time::Never = open.record.end {
                 open.record.end = Time::Ticks(clock::ticks());
             }
-            sink::end(&self.context, open);
+            sink::end(open);
         }
     }
 }

@@ -408,8 +408,24 @@ fn after_the_closing_spans_are_lost_and_counted_and_new_ones_are_not_recorded() 
     assert!(!tracer.start("after").is_recording());
     let stats = recorder.provider.stats();
     assert_eq!((stats.started(), stats.live()), (2, 0));
-    // The thread noticed the closing with `open` and let go of its chunk.
-    assert_eq!(stats.lost(Loss::Shutdown), 2);
+    assert_eq!((stats.lost(Loss::Shutdown), stats.in_chunks()), (1, 1));
+    assert_eq!(recorder.spans()[0].name, "before", "what ended before is still there");
+}
+
+#[test]
+fn a_scope_asked_for_again_has_the_same_tracer_and_no_further_memory() {
+    let recorder = recorder();
+    let kept = recorder.provider.tracer("kept");
+    (0..10_000).for_each(|_| recorder.provider.tracer("kept").start("span").end());
+    let used = recorder.provider.pool().budget().used();
+    drop(kept);
+    // Nobody keeps these: their chunks are handed over when the next tracer comes.
+    for tracer in 0..10_000 {
+        recorder.provider.tracer(format!("tracer {tracer}")).start("span").end();
+        drop(recorder.spans());
+    }
+    let more = recorder.provider.pool().budget().used();
+    assert!(more <= used + (64 << 10), "{used} bytes became {more}");
 }
 
 #[test]
