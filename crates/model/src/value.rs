@@ -145,6 +145,33 @@ macro_rules! from_int {
 }
 from_int!(i8, i16, u16, i32, u32, i64);
 
+/// Numbers beyond the largest that OTLP has become that one.
+macro_rules! from_large_int {
+    ($($int:ty),*) => {$(
+        impl From<$int> for Value<'_> {
+            #[inline]
+            fn from(number: $int) -> Self {
+                Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
+            }
+        }
+    )*};
+}
+from_large_int!(u64, usize);
+
+impl From<isize> for Value<'_> {
+    #[inline]
+    fn from(number: isize) -> Self {
+        // No platform has larger ones than 64 bits.
+        Self::Int(number as i64)
+    }
+}
+
+impl<'a, V: Into<Value<'a>>, const N: usize> From<[V; N]> for Value<'a> {
+    fn from(values: [V; N]) -> Self {
+        Self::Array(values.into_iter().map(Into::into).collect())
+    }
+}
+
 impl From<f32> for Value<'_> {
     fn from(number: f32) -> Self {
         Self::Double(f64::from(number))

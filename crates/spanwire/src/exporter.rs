@@ -278,8 +278,8 @@ impl Exporter {
     /// First the threads' own chunks: one that leaves its thread after that look goes to the queue,
     /// which comes next. Returns whether one may still be in between.
     fn collect_all(&mut self) -> bool {
-        let handing_over = self.provider.is_handing_over();
         self.sweep();
+        let handing_over = self.provider.is_handing_over();
         while let Some(queued) = self.pop() {
             self.take(queued);
         }

@@ -8,6 +8,8 @@ use smallvec::SmallVec;
 use spanwire_codec::encode::{self, SpanRest, SpanWriter};
 use spanwire_model::{Limits, Link, Status, Value};
 
+use crate::clock;
+
 /// Storage kept by a pooled record; a larger one is freed, so that one huge span does not pin its
 /// memory for good.
 const KEPT_BYTES: usize = 4 << 10;
@@ -217,10 +219,25 @@ impl Record {
 
     /// Completes the wire bytes.
     #[inline]
-    pub(crate) fn finish(&mut self, (start_time_unix_nano, end_time_unix_nano): (u64, u64)) {
+    pub(crate) fn finish(&mut self) {
+        let (start, end) = match (self.start, self.end) {
+            (Time::Ticks(start), Time::Ticks(end)) => clock::unix_nanos(start, end),
+            (start, end) => mixed_times(start, end),
+        };
         let rest = self.rest.used.then(|| self.rest.parts());
-        self.writer.end(start_time_unix_nano, end_time_unix_nano, self.flags, rest);
+        self.writer.end(start, end, self.flags, rest);
     }
+}
+
+/// One end or both came from the caller: what they say goes, even an end before the start.
+#[cold]
+fn mixed_times(start: Time, end: Time) -> (u64, u64) {
+    let unix_nano = |time| match time {
+        Time::UnixNano(unix_nano) => unix_nano,
+        Time::Ticks(ticks) => clock::unix_nanos(ticks, ticks).0,
+        Time::Never => clock::unix_nano(),
+    };
+    (unix_nano(start), unix_nano(end))
 }
 
 impl Rest {

@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use spanwire_codec::encode::SpanWriter;
 use spanwire_pool::ChunkWriter;
 
-use crate::clock::{self, Line};
 use crate::outlet::{Loss, Outlet, TracedChunk, TracedSlice};
 use crate::provider::TracerShared;
-use crate::record::{Record, Time};
+use crate::record::Record;
 
 /// Idle records a thread keeps for one tracer: as many spans as it may have open at once without
 /// an allocation. More go to the tracer's shared pool, for threads that only ever start spans.
@@ -22,14 +21,13 @@ thread_local! {
 
 /// What a thread keeps for recording.
 struct Local {
-    line: Line,
     /// The one used last comes first.
     sinks: Vec<Sink>,
 }
 
 impl Local {
     const fn new() -> Self {
-        Self { line: Line::UNKNOWN, sinks: Vec::new() }
+        Self { sinks: Vec::new() }
     }
 
     #[inline]
@@ -85,8 +83,7 @@ pub(crate) fn end(open: Open) {
     let ended = LOCAL.try_with(|local| {
         let mut local = local.try_borrow_mut().ok()?;
         let open = open.take()?;
-        let times = times(&mut local.line, &open.record);
-        local.sink(&open.tracer).end(open, times);
+        local.sink(&open.tracer).end(open);
         Some(())
     });
     if let (Err(_) | Ok(None), Some(open)) = (ended, open) {
@@ -98,31 +95,7 @@ pub(crate) fn end(open: Open) {
 /// another thread-local value, or within the outlet.
 #[cold]
 fn end_detached(open: Open) {
-    let mut line = Line::UNKNOWN;
-    let times = times(&mut line, &open.record);
-    Sink::new(Arc::clone(&open.tracer)).end(open, times);
-}
-
-#[inline]
-fn times(line: &mut Line, record: &Record) -> (u64, u64) {
-    match (record.start, record.end) {
-        (Time::Ticks(start), Time::Ticks(end)) => line.unix_nanos(start, end),
-        (start, end) => mixed_times(line, start, end),
-    }
-}
-
-/// One end or both came from the caller: what they say goes, even an end before the start.
-#[cold]
-fn mixed_times(line: &mut Line, start: Time, end: Time) -> (u64, u64) {
-    let mut unix_nano = |time| match time {
-        Time::UnixNano(unix_nano) => unix_nano,
-        Time::Ticks(ticks) => line.unix_nanos(ticks, ticks).0,
-        Time::Never => {
-            let now = clock::ticks();
-            line.unix_nanos(now, now).0
-        }
-    };
-    (unix_nano(start), unix_nano(end))
+    Sink::new(Arc::clone(&open.tracer)).end(open);
 }
 
 /// One thread's end of one tracer.
@@ -150,8 +123,8 @@ impl Sink {
     }
 
     #[inline]
-    fn end(&mut self, mut open: Open, times: (u64, u64)) {
-        open.record.finish(times);
+    fn end(&mut self, mut open: Open) {
+        open.record.finish();
         match self.append(&open.record.writer) {
             Ok(()) => add(&self.slot.recorded, 1),
             Err(loss) => add(&self.slot.lost[loss as usize], 1),
@@ -202,11 +175,11 @@ impl Sink {
     ) -> Result<(), Loss> {
         let Some(writer) = &self.writer else { return Ok(()) };
         let full = self.traced(writer);
-        // Out of the slot first: from here on no sweep takes spans out of it, and what it holds is
-        // counted as being handed over until it has arrived.
+        // Out of the slot first: from here on no sweep takes spans out of it. Whoever misses it there
+        // finds it counted as being in hand, until it has arrived.
+        self.slot.in_hand.store(full.chunk.pending() as u64, Ordering::Release);
         self.slot.set(None);
         let pending = full.chunk.pending();
-        self.slot.in_hand.store(pending as u64, Ordering::Relaxed);
         let accepted = match pending {
             // Swept to the last span, it holds nothing but memory.
             0 => Ok(()),
@@ -216,7 +189,7 @@ impl Sink {
             Ok(()) => self.writer = None,
             Err(_) => self.slot.set(Some(full)),
         }
-        self.slot.in_hand.store(0, Ordering::Relaxed);
+        self.slot.in_hand.store(0, Ordering::Release);
         accepted
     }
 
@@ -309,7 +282,8 @@ impl Slot {
     }
 
     pub(crate) fn in_hand(&self) -> u64 {
-        self.in_hand.load(Ordering::Relaxed)
+        // Acquire: who reads zero after a chunk was in hand also finds it where it went.
+        self.in_hand.load(Ordering::Acquire)
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -231,7 +231,9 @@ impl Span {
         name: &str,
         attributes: impl IntoIterator<Item = (&'a str, Value<'a>)>,
     ) {
-        self.add_event_at(SystemTime::now(), name, attributes);
+        if let Some(open) = &mut self.open {
+            open.record.add_event(clock::unix_nano(), name, attributes);
+        }
     }
 
     /// Adds an event that happened at another time.
