@@ -38,7 +38,7 @@ use spanwire_model::{
     TraceId, Value,
 };
 
-pub use self::writer::{SpanRest, SpanWriter};
+pub use self::writer::{SpanEnd, SpanRest, SpanWriter};
 use crate::field::{
     Len, any_value, array_value, event, key_value, key_value_list, link, request, resource,
     resource_spans, scope, scope_spans, span, status,

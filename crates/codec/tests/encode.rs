@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use prost::Message;
-use spanwire_codec::encode::{self, EncodedResource, EncodedScope, SpanRest, SpanWriter};
+use spanwire_codec::encode::{self, EncodedResource, EncodedScope, SpanEnd, SpanRest, SpanWriter};
 use spanwire_codec::{decode, view};
 use spanwire_model::{
     Attributes, Event, KeyValue, Limits, Link, Resource, Scope, Span, SpanContext, SpanId,
@@ -247,13 +247,18 @@ proptest! {
             dropped_links_count: span.dropped_links_count,
             status: &span.status,
         };
-        writer.end(span.start_time_unix_nano, span.end_time_unix_nano, span.flags, Some(rest));
+        let end = SpanEnd {
+            start_time_unix_nano: span.start_time_unix_nano,
+            end_time_unix_nano: span.end_time_unix_nano,
+            flags: span.flags,
+            rest: Some(rest),
+        };
         let mut whole = Vec::new();
         encode::put_framed(&span, &mut whole);
         // Into a slice of exactly the size, as a chunk hands it out.
-        let mut slice = vec![0; writer.framed_len()];
+        let mut slice = vec![0; writer.framed_len(&end)];
         let mut tail = &mut slice[..];
-        writer.put_framed(&mut tail);
+        writer.put_framed(&end, &mut tail);
         prop_assert!(tail.is_empty());
         prop_assert_eq!(slice, whole);
     }

@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 use std::ops::Range;
 
 use smallvec::SmallVec;
-use spanwire_codec::encode::{self, SpanRest, SpanWriter};
+use spanwire_codec::encode::{self, SpanEnd, SpanRest, SpanWriter};
 use spanwire_model::{Limits, Link, Status, Value};
 
 use crate::clock;
@@ -22,8 +22,8 @@ const KEPT_BYTES: usize = 4 << 10;
 pub(crate) struct Record {
     pub(crate) writer: SpanWriter,
     pub(crate) flags: u32,
-    pub(crate) start: Time,
-    pub(crate) end: Time,
+    pub(crate) started: Time,
+    pub(crate) ended: Time,
     limits: Limits,
     index: Index,
     rest: Rest,
@@ -84,7 +84,7 @@ impl Record {
     /// Forgets the span and keeps the storage; what is written is overwritten by the next one.
     #[inline]
     pub(crate) fn reset(&mut self) {
-        self.end = Time::Never;
+        self.ended = Time::Never;
         self.index.clear();
         if self.writer.capacity() > KEPT_BYTES {
             self.shrink();
@@ -217,15 +217,15 @@ impl Record {
         &self.limits
     }
 
-    /// Completes the wire bytes.
+    /// What completes the wire bytes.
     #[inline]
-    pub(crate) fn finish(&mut self) {
-        let (start, end) = match (self.start, self.end) {
+    pub(crate) fn end(&self) -> SpanEnd<'_> {
+        let (start_time_unix_nano, end_time_unix_nano) = match (self.started, self.ended) {
             (Time::Ticks(start), Time::Ticks(end)) => clock::unix_nanos(start, end),
             (start, end) => mixed_times(start, end),
         };
         let rest = self.rest.used.then(|| self.rest.parts());
-        self.writer.end(start, end, self.flags, rest);
+        SpanEnd { start_time_unix_nano, end_time_unix_nano, flags: self.flags, rest }
     }
 }
 

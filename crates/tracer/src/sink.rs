@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use spanwire_codec::encode::SpanWriter;
+use spanwire_codec::encode::{SpanEnd, SpanWriter};
 use spanwire_pool::ChunkWriter;
 
 use crate::outlet::{Loss, Outlet, TracedChunk, TracedSlice};
@@ -124,8 +124,7 @@ impl Sink {
 
     #[inline]
     fn end(&mut self, mut open: Open) {
-        open.record.finish();
-        match self.append(&open.record.writer) {
+        match self.append(&open.record.writer, &open.record.end()) {
             Ok(()) => add(&self.slot.recorded, 1),
             Err(loss) => add(&self.slot.lost[loss as usize], 1),
         }
@@ -138,21 +137,26 @@ impl Sink {
     }
 
     #[inline]
-    fn append(&mut self, span: &SpanWriter) -> Result<(), Loss> {
+    fn append(&mut self, span: &SpanWriter, end: &SpanEnd<'_>) -> Result<(), Loss> {
         if self.tracer.provider.is_closed() {
             return self.refuse();
         }
-        let bytes = span.framed_len();
+        let bytes = span.framed_len(end);
         match &mut self.writer {
-            Some(writer) if bytes <= writer.room() => put(writer, bytes, span),
-            _ => self.append_to_next(bytes, span),
+            Some(writer) if bytes <= writer.room() => put(writer, bytes, span, end),
+            _ => self.append_to_next(bytes, span, end),
         }
     }
 
     /// Hands the full chunk over and starts the next one.
     #[cold]
     #[inline(never)]
-    fn append_to_next(&mut self, bytes: usize, span: &SpanWriter) -> Result<(), Loss> {
+    fn append_to_next(
+        &mut self,
+        bytes: usize,
+        span: &SpanWriter,
+        end: &SpanEnd<'_>,
+    ) -> Result<(), Loss> {
         self.hand_over(|outlet, full| outlet.accept(full))?;
         self.filled += 1;
         let pool = self.tracer.provider.pool();
@@ -165,7 +169,7 @@ impl Sink {
             .ok_or(Loss::Memory)?;
         }
         self.slot.set(Some(self.traced(&next)));
-        put_out_of_line(self.writer.insert(next), bytes, span)
+        put_out_of_line(self.writer.insert(next), bytes, span, end)
     }
 
     /// Lets go of the chunk. Refused, it stays: the span at hand is shed, and the next one tries again.
@@ -217,14 +221,24 @@ impl Sink {
 
 /// The cold path's copy of [`put`]: called from one place alone, that one is inlined.
 #[inline(never)]
-fn put_out_of_line(writer: &mut ChunkWriter, bytes: usize, span: &SpanWriter) -> Result<(), Loss> {
-    put(writer, bytes, span)
+fn put_out_of_line(
+    writer: &mut ChunkWriter,
+    bytes: usize,
+    span: &SpanWriter,
+    end: &SpanEnd<'_>,
+) -> Result<(), Loss> {
+    put(writer, bytes, span, end)
 }
 
 #[inline(always)]
-fn put(writer: &mut ChunkWriter, bytes: usize, span: &SpanWriter) -> Result<(), Loss> {
+fn put(
+    writer: &mut ChunkWriter,
+    bytes: usize,
+    span: &SpanWriter,
+    end: &SpanEnd<'_>,
+) -> Result<(), Loss> {
     let written = writer.append(bytes, |mut tail| {
-        span.put_framed(&mut tail);
+        span.put_framed(end, &mut tail);
         debug_assert!(tail.is_empty(), "`framed_len` is exact");
     });
     written.map_err(|_full| Loss::Memory)

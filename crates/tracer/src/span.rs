@@ -111,7 +111,7 @@ impl<'a> SpanBuilder<'a> {
         let remote = parent.is_some_and(|parent| parent.is_remote);
         record.flags = spanwire_model::Span::flags_of(flags, remote);
         // The clock last: what came before is not the span's own time.
-        record.start = self.start.map_or_else(|| Time::Ticks(clock::ticks()), Time::from);
+        record.started = self.start.map_or_else(|| Time::Ticks(clock::ticks()), Time::from);
         Some(open)
     }
 
@@ -308,7 +308,7 @@ impl Span {
     /// Ends it at another time.
     pub fn end_at(mut self, end: SystemTime) {
         if let Some(open) = &mut self.open {
-            open.record.end = end.into();
+            open.record.ended = end.into();
         }
     }
 }
@@ -317,8 +317,8 @@ impl Drop for Span {
     #[inline]
     fn drop(&mut self) {
         if let Some(mut open) = self.open.take() {
-            if let Time::Never = open.record.end {
-                open.record.end = Time::Ticks(clock::ticks());
+            if let Time::Never = open.record.ended {
+                open.record.ended = Time::Ticks(clock::ticks());
             }
             sink::end(open);
         }

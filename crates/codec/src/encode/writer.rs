@@ -8,14 +8,14 @@ use spanwire_model::{SpanId, SpanKind, Status, TraceId, Value};
 use super::{RareFields, put_attribute};
 use crate::field::{scope_spans, span};
 
-/// The body of one `Span` as far as it is known: ids and name when it starts, attributes as they are
-/// set, the rest where it ends.
+/// The body of one `Span` as far as it is known: ids and name from its start, attributes as they are
+/// set. The rest comes where it ends, by [`SpanEnd`].
 ///
-/// Each part is encoded once, right where it stays, so that ending a span is little more than one
-/// copy of the whole. A writer is used again for the next span and keeps its storage.
+/// Each part is encoded once, so that ending a span is little more than a copy. A writer is used again
+/// for the next span and keeps its storage.
 ///
 /// ```
-/// use spanwire_codec::encode::SpanWriter;
+/// use spanwire_codec::encode::{SpanEnd, SpanWriter};
 /// use spanwire_codec::view;
 /// use spanwire_model::{SpanId, SpanKind, TraceId, Value};
 ///
@@ -23,10 +23,15 @@ use crate::field::{scope_spans, span};
 /// let mut writer = SpanWriter::default();
 /// writer.begin(trace, id, "", None, "GET /users/{id}", SpanKind::Server);
 /// writer.put_attribute("http.response.status_code", &Value::Int(200));
-/// writer.end(1_000, 2_500, 0x101, None);
 ///
-/// let mut chunk = vec![0; writer.framed_len()];
-/// writer.put_framed(&mut &mut chunk[..]);
+/// let end = SpanEnd {
+///     start_time_unix_nano: 1_000,
+///     end_time_unix_nano: 2_500,
+///     flags: 0x101,
+///     rest: None,
+/// };
+/// let mut chunk = vec![0; writer.framed_len(&end)];
+/// writer.put_framed(&end, &mut &mut chunk[..]);
 /// let span = view::framed(&chunk).next().expect("one span");
 /// assert_eq!((span.name(), span.end_time_unix_nano()), (&b"GET /users/{id}"[..], 2_500));
 /// ```
@@ -35,11 +40,24 @@ pub struct SpanWriter {
     body: Vec<u8>,
     /// The name field, tag and length included.
     name: Range<usize>,
-    /// Where the attributes start, right after the times.
+    /// Where the attributes start; the times go right before them.
     attributes: usize,
 }
 
-/// What few spans have, for [`SpanWriter::end`].
+/// What is known of a span where it ends.
+#[derive(Clone, Copy, Debug)]
+pub struct SpanEnd<'a> {
+    /// Start, in nanoseconds since the Unix epoch. Written even if zero, as is the end.
+    pub start_time_unix_nano: u64,
+    /// End, in nanoseconds since the Unix epoch.
+    pub end_time_unix_nano: u64,
+    /// The raw flags; see [`Span::flags`](spanwire_model::Span::flags).
+    pub flags: u32,
+    /// What few spans have.
+    pub rest: Option<SpanRest<'a>>,
+}
+
+/// The parts that most spans are without.
 #[derive(Clone, Copy, Debug)]
 pub struct SpanRest<'a> {
     /// Attributes left out.
@@ -56,13 +74,29 @@ pub struct SpanRest<'a> {
     pub status: &'a Status,
 }
 
-/// Both times, to be filled in at the end: written even if zero, unlike other defaults.
-const TIMES: [u8; 18] = {
-    let mut times = [0; 18];
-    times[0] = span::START_TIME_UNIX_NANO.tag() as u8;
-    times[9] = span::END_TIME_UNIX_NANO.tag() as u8;
-    times
-};
+impl<'a> SpanRest<'a> {
+    fn rare(&self) -> RareFields<'a> {
+        RareFields {
+            dropped_attributes_count: self.dropped_attributes_count,
+            dropped_events_count: self.dropped_events_count,
+            dropped_links_count: self.dropped_links_count,
+            status: self.status,
+        }
+    }
+
+    #[cold]
+    fn len(&self) -> usize {
+        self.rare().len() + self.events.len() + self.links.len()
+    }
+
+    #[cold]
+    fn put(&self, out: &mut impl BufMut) {
+        self.rare().put(out, |out| out.put_slice(self.events), |out| out.put_slice(self.links));
+    }
+}
+
+/// Bytes of both times with their tags.
+const TIMES_LEN: usize = span::START_TIME_UNIX_NANO.size() + span::END_TIME_UNIX_NANO.size();
 
 /// A tag of one byte and the longest varint.
 const HEADER_LEN_MAX: usize = 11;
@@ -90,7 +124,6 @@ impl SpanWriter {
         span::NAME.put_nonempty(body, name.as_bytes());
         self.name = name_start..body.len();
         span::KIND.put_nonzero(body, kind as u64);
-        body.put_slice(&TIMES);
         self.attributes = body.len();
     }
 
@@ -142,50 +175,41 @@ impl SpanWriter {
         self.body.drain(start + range.start..start + range.end);
     }
 
-    /// Completes the span.
-    #[inline]
-    pub fn end(
-        &mut self,
-        start_time_unix_nano: u64,
-        end_time_unix_nano: u64,
-        flags: u32,
-        rest: Option<SpanRest<'_>>,
-    ) {
-        let times = self.attributes.checked_sub(TIMES.len()).and_then(|at| self.body.get_mut(at..));
-        // A writer that was never begun has none.
-        if let Some(times) = times.and_then(|tail| tail.first_chunk_mut::<{ TIMES.len() }>()) {
-            times[1..9].copy_from_slice(&start_time_unix_nano.to_le_bytes());
-            times[10..].copy_from_slice(&end_time_unix_nano.to_le_bytes());
-        }
-        if let Some(rest) = &rest {
-            self.put_rest(rest);
-        }
-        span::FLAGS.put_nonzero(&mut self.body, flags);
-    }
-
-    #[cold]
-    fn put_rest(&mut self, rest: &SpanRest<'_>) {
-        let rare = RareFields {
-            dropped_attributes_count: rest.dropped_attributes_count,
-            dropped_events_count: rest.dropped_events_count,
-            dropped_links_count: rest.dropped_links_count,
-            status: rest.status,
-        };
-        let body = &mut self.body;
-        rare.put(body, |out| out.put_slice(rest.events), |out| out.put_slice(rest.links));
-    }
-
     /// Bytes of the framed span.
     #[must_use]
     #[inline]
-    pub fn framed_len(&self) -> usize {
-        scope_spans::SPANS.size(self.body.len())
+    pub fn framed_len(&self, end: &SpanEnd<'_>) -> usize {
+        scope_spans::SPANS.size(self.len(end))
+    }
+
+    #[inline]
+    fn len(&self, end: &SpanEnd<'_>) -> usize {
+        let rest = end.rest.as_ref().map_or(0, SpanRest::len);
+        let flags = if end.flags != 0 { span::FLAGS.size() } else { 0 };
+        self.body.len() + TIMES_LEN + rest + flags
     }
 
     /// Appends the framed span: [`framed_len`](Self::framed_len) bytes.
     #[inline]
-    pub fn put_framed(&self, out: &mut impl BufMut) {
-        scope_spans::SPANS.put(out, &self.body);
+    pub fn put_framed(&self, end: &SpanEnd<'_>, out: &mut impl BufMut) {
+        let (head, attributes) = self.body.split_at_checked(self.attributes).unwrap_or_default();
+        scope_spans::SPANS.put_header(out, self.len(end));
+        out.put_slice(head);
+        // Into `out` and not into the body: a copy of bytes stored just before would have to wait
+        // for them.
+        let mut times = [0; TIMES_LEN];
+        times[0] = span::START_TIME_UNIX_NANO.tag() as u8;
+        times[1..9].copy_from_slice(&end.start_time_unix_nano.to_le_bytes());
+        times[9] = span::END_TIME_UNIX_NANO.tag() as u8;
+        times[10..].copy_from_slice(&end.end_time_unix_nano.to_le_bytes());
+        out.put_slice(&times);
+        if !attributes.is_empty() {
+            out.put_slice(attributes);
+        }
+        if let Some(rest) = &end.rest {
+            rest.put(out);
+        }
+        span::FLAGS.put_nonzero(out, end.flags);
     }
 
     /// Bytes of storage it keeps.
