@@ -1,1 +1,35 @@
-//! Benchmarks
+//! Fixtures and helpers of the benchmarks: the same work for Spanwire and for each rival.
+//!
+//! This crate decides what a benchmarked span looks like, how each rival is set up, and how the
+//! cost of a process is read. The benchmarks themselves are in `benches/`:
+//!
+//! | suite | what it measures |
+//! | --- | --- |
+//! | `cpu_benchmarks` | recording, encoding and reading, without a network |
+//! | `network_benchmarks` | the time from recording to the receiver's answer |
+//! | `export_cpu` | CPU of a whole client process, throughput and losses |
+//!
+//! `cargo bench -p spanwire-benches` runs all of them.
+//!
+//! # Guarantees
+//!
+//! - A fixture has the same content on the wire whoever encodes it.
+//! - Rivals run in their fastest form that loses nothing, and what that form is stands beside it.
+//!
+//! # Example
+//!
+//! ```
+//! use spanwire_benches::fixtures::Requests;
+//!
+//! let requests = Requests::new(1_000);
+//! let encoded = requests.encoded();
+//! let request = spanwire_codec::view::Request::parse(&encoded)?;
+//! assert_eq!(request.spans(), 1_000);
+//! # Ok::<(), spanwire_codec::view::Malformed>(())
+//! ```
+
+pub mod exporters;
+pub mod fixtures;
+pub mod process;
+pub mod rivals;
+pub mod sink;

@@ -75,9 +75,10 @@ impl TraceFlags {
 
 /// The W3C `tracestate`: up to 32 vendor entries, kept as the text they came in.
 ///
-/// A clone shares the text; an empty state holds nothing.
+/// A clone shares the text; an empty state holds nothing. One pointer, so that contexts stay small:
+/// nearly all are without.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct TraceState(Option<Arc<str>>);
+pub struct TraceState(Option<Arc<Box<str>>>);
 
 /// Why a text is not a `tracestate`.
 #[non_exhaustive]
@@ -107,6 +108,10 @@ impl TraceState {
     /// Longest text kept. W3C asks for at least 512 characters to be propagated; the rest is
     /// headroom, and it bounds what a peer can make this process carry.
     pub const BYTES_MAX: usize = 4096;
+
+    fn of(text: Box<str>) -> Self {
+        Self(Some(Arc::new(text)))
+    }
 
     /// Checks and keeps a header's text. Empty list members are dropped.
     ///
@@ -139,16 +144,16 @@ impl TraceState {
             return Ok(Self::EMPTY);
         }
         if !untidy {
-            return Ok(Self(Some(text.into())));
+            return Ok(Self::of(text.into()));
         }
         let entries: Vec<&str> = text.split(',').map(trim).filter(|e| !e.is_empty()).collect();
-        Ok(Self(Some(entries.join(",").into())))
+        Ok(Self::of(entries.join(",").into()))
     }
 
     /// The header's text; empty without entries.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        self.0.as_deref().unwrap_or("")
+        self.0.as_deref().map_or("", |text| text)
     }
 
     /// Whether there is no entry.
@@ -184,14 +189,14 @@ impl TraceState {
         if text.len() > Self::BYTES_MAX {
             return Err(InvalidTraceState::TooLong { bytes: text.len() });
         }
-        Ok(Self(Some(text.into())))
+        Ok(Self::of(text.into()))
     }
 
     /// This state without the entries of one key.
     #[must_use]
     pub fn without(&self, key: &str) -> Self {
         let entries: Vec<&str> = self.entries_except(key).collect();
-        if entries.is_empty() { Self::EMPTY } else { Self(Some(entries.join(",").into())) }
+        if entries.is_empty() { Self::EMPTY } else { Self::of(entries.join(",").into()) }
     }
 
     fn entries_except<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {

@@ -99,7 +99,14 @@ pub(crate) struct Shared {
     closed: AtomicBool,
     slots: Mutex<Slots>,
     /// Those in use, so that asking twice for a scope gives the same one.
-    tracers: Mutex<Vec<(Scope, Weak<TracerShared>)>>,
+    tracers: Mutex<Vec<Known>>,
+}
+
+/// A scope with its tracer.
+struct Known {
+    scope: Scope,
+    shared: Weak<TracerShared>,
+    in_use: Weak<()>,
 }
 
 #[derive(Default)]
@@ -163,15 +170,16 @@ impl Provider {
         let settled = self.shared.sampler.settled();
         let mut tracers = self.shared.tracers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = None;
-        tracers.retain(|(known, tracer)| {
-            let tracer = tracer.upgrade();
-            let in_use = tracer.is_some();
-            if found.is_none() && known == scope {
-                found = tracer;
+        tracers.retain(|known| {
+            let in_use = known.in_use.upgrade();
+            let alive = in_use.is_some();
+            if found.is_none() && known.scope == *scope {
+                found = known.shared.upgrade().zip(in_use);
             }
-            in_use
+            alive
         });
-        let shared = found.unwrap_or_else(|| {
+        let (shared, in_use) = found.unwrap_or_else(|| {
+            let in_use = Arc::new(());
             let shared = Arc::new(TracerShared {
                 provider: Arc::clone(&self.shared),
                 scope: TracedScope {
@@ -179,11 +187,16 @@ impl Provider {
                     encoded: EncodedScope::new(scope),
                 },
                 records: ArrayQueue::new(RECORDS_SHARED),
+                in_use: Arc::downgrade(&in_use),
             });
-            tracers.push((scope.clone(), Arc::downgrade(&shared)));
-            shared
+            tracers.push(Known {
+                scope: scope.clone(),
+                shared: Arc::downgrade(&shared),
+                in_use: Arc::downgrade(&in_use),
+            });
+            (shared, in_use)
         });
-        Tracer { shared, settled }
+        Tracer { shared, settled, _in_use: in_use }
     }
 
     /// Takes what every thread has finished so far, out of chunks that are not full; also keeps the
@@ -305,15 +318,23 @@ impl RecordStats {
 pub struct Tracer {
     pub(crate) shared: Arc<TracerShared>,
     pub(crate) settled: Settled,
+    /// Held by tracers alone, unlike `shared`, which threads hold too for as long as they live.
+    _in_use: Arc<()>,
 }
 
 pub(crate) struct TracerShared {
     pub(crate) provider: Arc<Shared>,
     pub(crate) scope: TracedScope,
     records: ArrayQueue<Box<Record>>,
+    in_use: Weak<()>,
 }
 
 impl TracerShared {
+    /// Whether nobody can start a span with it any more.
+    pub(crate) fn is_obsolete(&self) -> bool {
+        self.provider.is_closed() || self.in_use.strong_count() == 0
+    }
+
     /// A record for a new span.
     #[cold]
     pub(crate) fn open(self: &Arc<Self>) -> Open {

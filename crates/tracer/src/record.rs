@@ -217,6 +217,14 @@ impl Record {
         &self.limits
     }
 
+    /// It ends now, unless the caller has said when.
+    #[inline]
+    pub(crate) fn end_now(&mut self) {
+        if let Time::Never = self.ended {
+            self.ended = Time::Ticks(clock::ticks());
+        }
+    }
+
     /// What completes the wire bytes.
     #[inline]
     pub(crate) fn end(&self) -> SpanEnd<'_> {
@@ -334,14 +342,16 @@ impl Index {
     }
 }
 
-/// Tells most keys apart: by their length and by their last four bytes, where `…0` to `…99` and
-/// `….id` to `….name` differ.
+/// Tells most keys apart: by their length and by their first and last four bytes, where `client.address`
+/// and `server.address`, and `….id` and `….name`, differ.
 #[inline]
 fn fingerprint(key: &str) -> u32 {
     let bytes = key.as_bytes();
-    let tail = match bytes.last_chunk::<4>() {
-        Some(tail) => u32::from_le_bytes(*tail),
-        None => bytes.iter().fold(0, |word, &byte| word << 8 | u32::from(byte)),
+    let ends = match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        (Some(head), Some(tail)) => {
+            u32::from_le_bytes(*head).rotate_left(16) ^ u32::from_le_bytes(*tail)
+        }
+        _ => bytes.iter().fold(0, |word, &byte| word << 8 | u32::from(byte)),
     };
-    tail ^ (bytes.len() as u32).wrapping_mul(0x9e37_79b1)
+    ends ^ (bytes.len() as u32).wrapping_mul(0x9e37_79b1)
 }

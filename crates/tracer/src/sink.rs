@@ -8,7 +8,7 @@ use spanwire_codec::encode::{SpanEnd, SpanWriter};
 use spanwire_pool::ChunkWriter;
 
 use crate::outlet::{Loss, Outlet, TracedChunk, TracedSlice};
-use crate::provider::TracerShared;
+use crate::provider::{Shared, TracerShared};
 use crate::record::Record;
 
 /// Idle records a thread keeps for one tracer: as many spans as it may have open at once without
@@ -46,7 +46,7 @@ impl Local {
             None => {
                 // A closed provider records nothing more, and a tracer whose handles are all gone
                 // starts nothing more; here their sinks are noticed and go.
-                self.sinks.retain(|sink| !sink.is_obsolete());
+                self.sinks.retain(|sink| !sink.tracer.is_obsolete());
                 self.sinks.insert(0, Sink::new(Arc::clone(tracer)));
             }
         }
@@ -66,19 +66,17 @@ pub(crate) struct Open {
 /// An empty record; counts a span as started. `None` once the provider is closed.
 #[inline]
 pub(crate) fn start(tracer: &Arc<TracerShared>) -> Option<Open> {
-    if tracer.provider.is_closed() {
-        return None;
-    }
-    let taken = LOCAL.try_with(|local| {
+    let started = LOCAL.try_with(|local| {
         let mut local = local.try_borrow_mut().ok()?;
         Some(local.sink(tracer).start())
     });
-    Some(taken.ok().flatten().unwrap_or_else(|| Sink::new(Arc::clone(tracer)).start()))
+    started.ok().flatten().unwrap_or_else(|| Sink::new(Arc::clone(tracer)).start())
 }
 
 /// Encodes a finished span into the thread's chunk; counts it as recorded or as lost.
-#[inline]
-pub(crate) fn end(open: Open) {
+#[inline(never)]
+pub(crate) fn end(mut open: Open) {
+    open.record.end_now();
     let mut open = Some(open);
     let ended = LOCAL.try_with(|local| {
         let mut local = local.try_borrow_mut().ok()?;
@@ -101,6 +99,8 @@ fn end_detached(open: Open) {
 /// One thread's end of one tracer.
 struct Sink {
     tracer: Arc<TracerShared>,
+    /// The tracer's, at the end of one pointer instead of two.
+    provider: Arc<Shared>,
     slot: Arc<Slot>,
     writer: Option<ChunkWriter>,
     /// Chunks filled so far; decides the next one's size.
@@ -112,14 +112,18 @@ impl Sink {
     #[cold]
     fn new(tracer: Arc<TracerShared>) -> Self {
         let slot = Arc::new(Slot::default());
-        tracer.provider.register(&slot);
-        Self { tracer, slot, writer: None, filled: 0, idle: Vec::new() }
+        let provider = Arc::clone(&tracer.provider);
+        provider.register(&slot);
+        Self { tracer, provider, slot, writer: None, filled: 0, idle: Vec::new() }
     }
 
     #[inline]
-    fn start(&mut self) -> Open {
+    fn start(&mut self) -> Option<Open> {
+        if self.provider.is_closed() {
+            return None;
+        }
         add(&self.slot.started, 1);
-        self.idle.pop().unwrap_or_else(|| self.tracer.open())
+        Some(self.idle.pop().unwrap_or_else(|| self.tracer.open()))
     }
 
     #[inline]
@@ -138,7 +142,7 @@ impl Sink {
 
     #[inline]
     fn append(&mut self, span: &SpanWriter, end: &SpanEnd<'_>) -> Result<(), Loss> {
-        if self.tracer.provider.is_closed() {
+        if self.provider.is_closed() {
             return self.refuse();
         }
         let bytes = span.framed_len(end);
@@ -159,7 +163,7 @@ impl Sink {
     ) -> Result<(), Loss> {
         self.hand_over(|outlet, full| outlet.accept(full))?;
         self.filled += 1;
-        let pool = self.tracer.provider.pool();
+        let pool = self.provider.pool();
         let mut next = pool.take(self.filled - 1).ok_or(Loss::Memory)?;
         if bytes > next.room() {
             next = match bytes > pool.chunk_bytes() {
@@ -187,7 +191,7 @@ impl Sink {
         let accepted = match pending {
             // Swept to the last span, it holds nothing but memory.
             0 => Ok(()),
-            _ => accept(self.tracer.provider.outlet(), full.clone()),
+            _ => accept(self.provider.outlet(), full.clone()),
         };
         match accepted {
             Ok(()) => self.writer = None,
@@ -206,12 +210,6 @@ impl Sink {
             self.writer = None;
         }
         Err(Loss::Shutdown)
-    }
-
-    fn is_obsolete(&self) -> bool {
-        // Each idle record has a share of the tracer, and so has the sink itself.
-        let own = 1 + self.idle.len();
-        self.tracer.provider.is_closed() || Arc::strong_count(&self.tracer) <= own
     }
 
     fn traced(&self, writer: &ChunkWriter) -> TracedChunk {
@@ -251,7 +249,7 @@ impl Drop for Sink {
             add(&self.slot.discarded[loss as usize], self.slot.discard() as u64);
             self.slot.set(None);
         }
-        self.tracer.provider.retire(&self.slot);
+        self.provider.retire(&self.slot);
     }
 }
 
