@@ -23,7 +23,7 @@ pub struct ChunkSettings {
     pub chunk_bytes: usize,
     /// Bytes of all chunks together, in use or idle.
     pub bytes_max: usize,
-    /// Idle bytes kept for reuse; a chunk that comes back beyond them is freed.
+    /// Idle bytes of each size kept for reuse; a chunk that comes back beyond them is freed.
     pub trim_threshold_bytes: usize,
 }
 

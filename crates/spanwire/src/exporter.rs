@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use spanwire_batcher::{Batch, Batcher, Overflow, Queue, Refusal, Strategy, Weigh};
 use spanwire_codec::encode::EncodedResource;
-use spanwire_tracer::{Loss, Outlet, Provider, TracedChunk, TracedSlice};
+use spanwire_tracer::{HandOvers, Loss, Outlet, Provider, TracedChunk, TracedSlice};
 use spanwire_transport::{Backoff, Body, EncodeError, Retry, RetryPolicy, SendError, Transport};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -101,12 +101,20 @@ pub(crate) type Reply = Box<dyn FnOnce(Report) + Send>;
 
 /// A flush that waits for its last batch.
 struct Flush {
-    /// Batches spawned before it was complete; later ones are not its business. `None` while some
-    /// of what it is about is still on its way to the exporter.
-    batches: Option<u64>,
+    stage: Stage,
     deadline: Instant,
     before: Stats,
     reply: Reply,
+}
+
+/// How far a flush has come.
+enum Stage {
+    /// Nobody has looked at it yet.
+    New,
+    /// Some of what it is about is still on its way from a thread to the queue.
+    HandOvers(HandOvers),
+    /// All of it is in batches up to this number; later ones are not its business.
+    Batches(u64),
 }
 
 /// Between two looks for a chunk that a thread is about to hand over.
@@ -276,50 +284,76 @@ impl Exporter {
     /// take their memory already, and somebody waits for them.
     ///
     /// First the threads' own chunks: one that leaves its thread after that look goes to the queue,
-    /// which comes next. Returns whether one may still be in between.
-    fn collect_all(&mut self) -> bool {
+    /// which comes next. Returns those that may still be in between.
+    fn collect_all(&mut self) -> HandOvers {
         self.sweep();
-        let handing_over = self.provider.is_handing_over();
+        let hand_overs = self.provider.hand_overs();
         while let Some(queued) = self.pop() {
             self.take(queued);
         }
         self.send_gathered();
-        handing_over
+        hand_overs
     }
 
     fn flush(&mut self, deadline: Instant, reply: Reply) {
         let before = self.shared.stats(&self.provider);
-        self.state.flushes.push(Flush { batches: None, deadline, before, reply });
+        self.state.flushes.push(Flush { stage: Stage::New, deadline, before, reply });
     }
 
     /// When the next flush wants to be looked at.
     fn flush_deadline(&self) -> Option<Instant> {
         let flushes = self.state.flushes.iter();
         flushes
-            .map(|flush| match flush.batches {
-                Some(_) => flush.deadline,
-                None => flush.deadline.min(Instant::now() + HAND_OVER_PAUSE),
+            .map(|flush| match flush.stage {
+                Stage::Batches(_) => flush.deadline,
+                Stage::New | Stage::HandOvers(_) => {
+                    flush.deadline.min(Instant::now() + HAND_OVER_PAUSE)
+                }
             })
             .min()
     }
 
     fn answer_flushes(&mut self) {
-        if self.state.flushes.iter().any(|flush| flush.batches.is_none()) && !self.collect_all() {
-            let batches = self.state.batches;
-            for flush in &mut self.state.flushes {
-                flush.batches.get_or_insert(batches);
+        for mut flush in std::mem::take(&mut self.state.flushes) {
+            flush.stage = self.advance(flush.stage);
+            let settled = match flush.stage {
+                Stage::Batches(batches) => {
+                    self.oldest_batch().is_none_or(|oldest| batches < oldest)
+                }
+                Stage::New | Stage::HandOvers(_) => false,
+            };
+            if settled || flush.deadline <= Instant::now() {
+                let after = self.shared.stats(&self.provider);
+                (flush.reply)(Report::between(&flush.before, &after, settled));
+            } else {
+                self.state.flushes.push(flush);
             }
         }
-        let oldest = self.state.held.values().map(|held| held.number).min().unwrap_or(u64::MAX);
-        let now = Instant::now();
-        let settled = |flush: &Flush| flush.batches.is_some_and(|batches| batches < oldest);
-        let ready = |flush: &mut Flush| settled(flush) || flush.deadline <= now;
-        let flushes: Vec<_> = self.state.flushes.extract_if(.., ready).collect();
-        for flush in flushes {
-            let after = self.shared.stats(&self.provider);
-            let report = Report::between(&flush.before, &after, settled(&flush));
-            (flush.reply)(report);
+    }
+
+    fn advance(&mut self, stage: Stage) -> Stage {
+        let left = match stage {
+            Stage::Batches(_) => return stage,
+            Stage::HandOvers(hand_overs) if !hand_overs.are_over() => {
+                // A thread may be waiting for room.
+                self.fill();
+                return Stage::HandOvers(hand_overs);
+            }
+            // What they were about is in the queue or with its thread again.
+            Stage::HandOvers(_) => {
+                self.collect_all();
+                return Stage::Batches(self.state.batches);
+            }
+            Stage::New => self.collect_all(),
+        };
+        match left.are_over() {
+            true => Stage::Batches(self.state.batches),
+            false => Stage::HandOvers(left),
         }
+    }
+
+    fn oldest_batch(&self) -> Option<u64> {
+        self.state.held.values().map(|held| held.number).min()
     }
 
     async fn shut_down(
@@ -336,7 +370,7 @@ impl Exporter {
         self.shared.queue.close();
         let complete = loop {
             // Closed, the queue still takes what was being pushed; threads it refused keep theirs.
-            let more = self.collect_all() || !self.shared.queue.is_finished();
+            let more = !self.collect_all().are_over() || !self.shared.queue.is_finished();
             self.answer_flushes();
             if !more && self.state.tasks.is_empty() {
                 break true;

@@ -264,6 +264,34 @@ fn what_ended_before_a_flush_or_shutdown_is_part_of_it_whatever_other_threads_do
 }
 
 #[test]
+fn a_flush_completes_while_threads_wait_for_room_without_end() {
+    let collector = Collector::start();
+    let config = small_memory(Overflow::Block { timeout: LONG });
+    let client = collector.client(Protocol::HttpJson).batch(config).build().expect("valid");
+    let tracer = client.tracer("pressure");
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let (tracer, stop) = (tracer.clone(), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    tracer.start("pressure").end();
+                }
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        let report = client.flush_blocking(LONG);
+        assert!(report.complete, "{report}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+    assert!(client.shutdown_blocking(LONG).complete);
+    assert_eq!(client.stats().dropped.total(), 0, "{}", client.stats());
+    assert_balanced(&client);
+}
+
+#[test]
 fn deadlines_hold_while_another_caller_waits_for_a_dead_endpoint() {
     let (_listener, endpoint) = black_hole();
     let client = client(&endpoint).build().expect("valid");

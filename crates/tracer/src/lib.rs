@@ -7,8 +7,10 @@
 //! # Guarantees
 //!
 //! - Starting, filling and ending a span takes no lock that threads share, makes no system call and
-//!   writes no cache line that another thread writes; once warm it allocates nothing, whatever the
-//!   keys and values are.
+//!   writes no cache line that another thread writes (a trace state has a shared reference count);
+//!   once warm it allocates nothing, whatever the keys and values are. Once a chunk, which is some
+//!   150 spans, the thread exchanges it under a lock of its own and calls the outlet. In the first
+//!   10 ms of a process, before its clock is calibrated, times are asked for under a shared lock.
 //! - Each span started and sampled is in exactly one place: open, in a chunk, or counted as lost
 //!   for a reason ([`RecordStats`]). A thread that ends hands its chunk over.
 //! - A span that is not sampled is never encoded.
@@ -53,7 +55,7 @@ mod span;
 pub use baggage::Baggage;
 pub use context::{Context, ContextGuard, InContext, WithContext};
 pub use outlet::{Loss, Outlet, TracedChunk, TracedScope, TracedSlice};
-pub use provider::{Provider, ProviderBuilder, RecordStats, Tracer};
+pub use provider::{HandOvers, Provider, ProviderBuilder, RecordStats, Tracer};
 pub use sampler::Sampler;
 pub use span::{Span, SpanBuilder};
 pub use spanwire_model::{SpanContext, SpanKind, Status, Value};

@@ -212,11 +212,14 @@ impl Provider {
         }
     }
 
-    /// Whether a thread is about to hand a chunk over, so that its spans are neither to be swept nor at
-    /// the outlet yet. It is over at once, unless the outlet waits.
+    /// The chunks that threads are about to hand over, so that their spans are neither to be swept nor
+    /// at the outlet yet. Each is over at once, unless the outlet waits.
     #[must_use]
-    pub fn is_handing_over(&self) -> bool {
-        self.live().iter().any(|slot| slot.in_hand() > 0)
+    pub fn hand_overs(&self) -> HandOvers {
+        let under_way = self.live().into_iter();
+        let under_way =
+            under_way.filter_map(|slot| slot.handing_over().map(|number| (slot, number)));
+        HandOvers(under_way.collect())
     }
 
     /// Ends recording: spans that end from now on are lost, and counted as such.
@@ -264,6 +267,18 @@ impl fmt::Debug for Provider {
             .field("sampler", &self.shared.sampler)
             .field("closed", &self.shared.is_closed())
             .finish_non_exhaustive()
+    }
+}
+
+/// Chunks that were being handed over at one moment; from [`Provider::hand_overs`].
+#[derive(Debug)]
+pub struct HandOvers(Vec<(Arc<Slot>, u64)>);
+
+impl HandOvers {
+    /// Whether each of them has arrived or come back; later ones do not count.
+    #[must_use]
+    pub fn are_over(&self) -> bool {
+        self.0.iter().all(|(slot, number)| slot.handing_over() != Some(*number))
     }
 }
 

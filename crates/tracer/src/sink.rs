@@ -198,6 +198,8 @@ impl Sink {
             Err(_) => self.slot.set(Some(full)),
         }
         self.slot.in_hand.store(0, Ordering::Release);
+        let handed = self.slot.handed.load(Ordering::Relaxed);
+        self.slot.handed.store(handed + 1, Ordering::Release);
         accepted
     }
 
@@ -267,6 +269,8 @@ pub(crate) struct Slot {
     discarded: [AtomicU64; Loss::COUNT],
     /// Spans in a chunk that has left the slot and has not arrived anywhere yet.
     in_hand: AtomicU64,
+    /// Chunks that have arrived or come back.
+    handed: AtomicU64,
     /// The current chunk. The owner locks it once a chunk, to exchange a pointer; whoever sweeps,
     /// once a sweep, to take what is complete.
     chunk: Mutex<Option<TracedChunk>>,
@@ -296,6 +300,12 @@ impl Slot {
     pub(crate) fn in_hand(&self) -> u64 {
         // Acquire: who reads zero after a chunk was in hand also finds it where it went.
         self.in_hand.load(Ordering::Acquire)
+    }
+
+    /// The number of the hand-over that is under way.
+    pub(crate) fn handing_over(&self) -> Option<u64> {
+        let handed = self.handed.load(Ordering::Acquire);
+        (self.in_hand() > 0).then_some(handed)
     }
 
     pub(crate) fn counts(&self) -> Counts {
