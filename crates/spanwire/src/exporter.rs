@@ -27,14 +27,30 @@ pub(crate) struct Shared {
     wake_bytes: usize,
     /// Whether a thread was refused since the exporter last took something.
     starved: AtomicBool,
+    /// Whether a thread has waited for memory in vain since a batch last was settled.
+    stalled: AtomicBool,
     counters: Counters,
 }
 
 impl Shared {
     pub(crate) fn new(queue: Queue<Queued>, overflow: Overflow, wake_bytes: usize) -> Self {
-        let (wake, starved, counters) =
-            (Notify::new(), AtomicBool::new(false), Counters::default());
-        Self { queue, overflow, wake, wake_bytes, starved, counters }
+        Self {
+            queue,
+            overflow,
+            wake: Notify::new(),
+            wake_bytes,
+            starved: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Wakes the exporter for a thread in want; one word is enough until it is heard, or every span
+    /// shed would cost a system call.
+    fn hear(&self) {
+        if !self.starved.swap(true, Ordering::Relaxed) {
+            self.wake.notify_one();
+        }
     }
 
     pub(crate) fn stats(&self, provider: &Provider) -> Stats {
@@ -42,12 +58,42 @@ impl Shared {
     }
 }
 
+/// Between two looks for free memory, of a thread that is to wait for it.
+const MEMORY_PAUSE: Duration = Duration::from_millis(1);
+
 /// The recording threads' side.
 pub(crate) struct QueueOutlet(pub(crate) Arc<Shared>);
 
 impl Outlet for QueueOutlet {
     fn accept(&self, chunk: TracedChunk) -> Result<(), Loss> {
         self.push(chunk, self.0.overflow)
+    }
+
+    /// As for a full queue: memory is used up where it holds less than the threads and requests do.
+    fn make_room(&self, waited: Duration) -> bool {
+        let Self(shared) = self;
+        match shared.overflow {
+            Overflow::DropNewest => false,
+            Overflow::DropOldest => match shared.queue.pop() {
+                Some(oldest) => {
+                    let spans = oldest.chunk.chunk.discard();
+                    shared.counters.dropped(spans, Reason::QueueFull);
+                    true
+                }
+                None => false,
+            },
+            Overflow::Block { timeout } if waited >= timeout => {
+                shared.stalled.store(true, Ordering::Relaxed);
+                false
+            }
+            // A dead collector costs one timeout, not one for each span.
+            Overflow::Block { .. } if shared.stalled.load(Ordering::Relaxed) => false,
+            Overflow::Block { .. } => {
+                shared.hear();
+                std::thread::sleep(MEMORY_PAUSE);
+                true
+            }
+        }
     }
 
     fn accept_last(&self, chunk: TracedChunk) -> Result<(), Loss> {
@@ -74,11 +120,8 @@ impl QueueOutlet {
                 Ok(())
             }
             Err(refused) => {
-                // The queue may have filled in one go; but one word is enough until it is heard, or
-                // every span shed would cost a system call.
-                if !shared.starved.swap(true, Ordering::Relaxed) {
-                    shared.wake.notify_one();
-                }
+                // The queue may have filled in one go.
+                shared.hear();
                 Err(match refused.reason {
                     Refusal::Closed => Loss::Shutdown,
                     Refusal::Full | Refusal::TimedOut | Refusal::TooLarge => Loss::QueueFull,
@@ -113,6 +156,8 @@ enum Stage {
     New,
     /// Some of what it is about is still on its way from a thread to the queue.
     HandOvers(HandOvers),
+    /// All of it is in batches, or among the first so many spans ever pushed to the queue.
+    Queued(u64),
     /// All of it is in batches up to this number; later ones are not its business.
     Batches(u64),
 }
@@ -274,14 +319,15 @@ impl Exporter {
         };
         let Some(held) = self.state.held.remove(&id) else { return };
         self.state.held_bytes -= held.bytes;
+        self.shared.stalled.store(false, Ordering::Relaxed);
         match outcome {
             Ok(rejected) => self.shared.counters.exported(held.spans, rejected),
             Err(reason) => self.shared.counters.dropped_in_flight(held.spans, reason),
         }
     }
 
-    /// Starts sending everything there is, beyond what memory for requests is set aside: the spans
-    /// take their memory already, and somebody waits for them.
+    /// Starts sending everything there is, beyond what memory for requests is set aside: for the
+    /// shutdown, when no more comes.
     ///
     /// First the threads' own chunks: one that leaves its thread after that look goes to the queue,
     /// which comes next. Returns those that may still be in between.
@@ -305,7 +351,7 @@ impl Exporter {
         let flushes = self.state.flushes.iter();
         flushes
             .map(|flush| match flush.stage {
-                Stage::Batches(_) => flush.deadline,
+                Stage::Queued(_) | Stage::Batches(_) => flush.deadline,
                 Stage::New | Stage::HandOvers(_) => {
                     flush.deadline.min(Instant::now() + HAND_OVER_PAUSE)
                 }
@@ -320,7 +366,7 @@ impl Exporter {
                 Stage::Batches(batches) => {
                     self.oldest_batch().is_none_or(|oldest| batches < oldest)
                 }
-                Stage::New | Stage::HandOvers(_) => false,
+                Stage::New | Stage::HandOvers(_) | Stage::Queued(_) => false,
             };
             if settled || flush.deadline <= Instant::now() {
                 let after = self.shared.stats(&self.provider);
@@ -331,24 +377,36 @@ impl Exporter {
         }
     }
 
-    fn advance(&mut self, stage: Stage) -> Stage {
-        let left = match stage {
-            Stage::Batches(_) => return stage,
-            Stage::HandOvers(hand_overs) if !hand_overs.are_over() => {
-                // A thread may be waiting for room.
-                self.fill();
-                return Stage::HandOvers(hand_overs);
-            }
-            // What they were about is in the queue or with its thread again.
-            Stage::HandOvers(_) => {
-                self.collect_all();
-                return Stage::Batches(self.state.batches);
-            }
-            Stage::New => self.collect_all(),
-        };
-        match left.are_over() {
-            true => Stage::Batches(self.state.batches),
-            false => Stage::HandOvers(left),
+    /// Takes a flush as far as it goes: from the threads' chunks over the queue into batches, at the
+    /// pace that memory for requests allows.
+    fn advance(&mut self, mut stage: Stage) -> Stage {
+        loop {
+            stage = match stage {
+                Stage::New => {
+                    self.sweep();
+                    Stage::HandOvers(self.provider.hand_overs())
+                }
+                Stage::HandOvers(hand_overs) if hand_overs.are_over() => {
+                    // What came back is with its threads again.
+                    self.sweep();
+                    Stage::Queued(self.shared.queue.stats().pushed)
+                }
+                Stage::HandOvers(_) => {
+                    // A thread may be waiting for room.
+                    self.fill();
+                    return stage;
+                }
+                Stage::Queued(pushed) => {
+                    self.fill();
+                    let queue = self.shared.queue.stats();
+                    if queue.popped + queue.evicted < pushed {
+                        return stage;
+                    }
+                    self.send_gathered();
+                    Stage::Batches(self.state.batches)
+                }
+                Stage::Batches(_) => return stage,
+            };
         }
     }
 

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use spanwire_codec::encode::EncodedScope;
 use spanwire_pool::{Chunk, Slice};
 
@@ -11,14 +13,22 @@ pub trait Outlet: Send + Sync + 'static {
     /// # Errors
     ///
     /// Why it cannot. The chunk then stays with its thread, which sheds the newest spans and offers
-    /// the chunk again with the next one; at the thread's end the chunk is lost for this reason.
+    /// the chunk again with the next one.
     fn accept(&self, chunk: TracedChunk) -> Result<(), Loss>;
 
-    /// The same for the last chunk of a thread that is ending: it must not wait.
+    /// The memory for chunks is used up, and a thread has waited for `waited` already. Frees some, or
+    /// waits a little longer; returns whether to try again.
+    ///
+    /// By default it does not, and the span is lost for [`Loss::Memory`].
+    fn make_room(&self, _waited: Duration) -> bool {
+        false
+    }
+
+    /// Takes over the last chunk of a thread that is ending, for whom it must not wait.
     ///
     /// # Errors
     ///
-    /// Why it cannot; the chunk is lost then.
+    /// Why it cannot; the chunk is then left to the next sweep.
     fn accept_last(&self, chunk: TracedChunk) -> Result<(), Loss> {
         self.accept(chunk)
     }

@@ -112,10 +112,22 @@ struct Known {
 #[derive(Default)]
 struct Slots {
     live: Vec<Arc<Slot>>,
+    /// Of threads that are gone and whose last chunk the outlet refused.
+    orphans: Vec<Arc<Slot>>,
     /// What threads counted that are gone.
     retired: Counts,
-    /// What was thrown away by [`Provider::abandon`].
-    abandoned: u64,
+    /// Spans thrown away, once [`Provider::abandon`] was called.
+    abandoned: Option<u64>,
+}
+
+impl Slots {
+    /// Throws away what is in chunks, if it is time for that.
+    fn throw_away(&mut self) {
+        if let Some(abandoned) = &mut self.abandoned {
+            let slots = self.live.iter().chain(&self.orphans);
+            *abandoned += slots.map(|slot| slot.discard() as u64).sum::<u64>();
+        }
+    }
 }
 
 impl Shared {
@@ -140,6 +152,12 @@ impl Shared {
         let mut slots = self.slots();
         slots.retired += slot.counts();
         slots.live.retain(|live| !Arc::ptr_eq(live, slot));
+    }
+
+    pub(crate) fn orphan(&self, slot: &Arc<Slot>) {
+        let mut slots = self.slots();
+        slots.live.retain(|live| !Arc::ptr_eq(live, slot));
+        slots.orphans.push(Arc::clone(slot));
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -210,6 +228,15 @@ impl Provider {
                 each(slice);
             }
         }
+        let mut slots = self.shared.slots();
+        let Slots { orphans, retired, .. } = &mut *slots;
+        orphans.retain(|slot| {
+            let waiting = slot.pending() > 0;
+            if !waiting {
+                *retired += slot.counts();
+            }
+            waiting
+        });
     }
 
     /// The chunks that threads are about to hand over, so that their spans are neither to be swept nor
@@ -229,25 +256,26 @@ impl Provider {
         self.shared.closed.store(true, Ordering::Relaxed);
     }
 
-    /// Throws away what a sweep would find, counted as [`Loss::Shutdown`]: the last step after
-    /// [`close`](Self::close), for spans that ended at that very moment.
+    /// Throws away what a sweep would find, from now on, and counts it as [`Loss::Shutdown`]: the last
+    /// step after [`close`](Self::close), for spans that ended at that very moment.
     pub fn abandon(&self) {
-        let spans: usize = self.live().iter().map(|slot| slot.discard()).sum();
-        self.shared.slots().abandoned += spans as u64;
+        let mut slots = self.shared.slots();
+        slots.abandoned.get_or_insert(0);
+        slots.throw_away();
     }
 
     /// What was recorded and lost so far, summed over all threads.
     #[must_use]
     pub fn stats(&self) -> RecordStats {
-        let slots = self.shared.slots();
+        let mut slots = self.shared.slots();
+        slots.throw_away();
         let mut counts = slots.retired;
         let mut in_chunks = 0;
-        for slot in &slots.live {
+        for slot in slots.live.iter().chain(&slots.orphans) {
             in_chunks += slot.pending() + slot.in_hand();
             counts += slot.counts();
         }
-        counts.discarded[Loss::Shutdown as usize] += slots.abandoned;
-        RecordStats { counts, in_chunks }
+        RecordStats { counts, in_chunks, abandoned: slots.abandoned.unwrap_or(0) }
     }
 
     /// The memory its chunks take.
@@ -257,7 +285,8 @@ impl Provider {
     }
 
     fn live(&self) -> Vec<Arc<Slot>> {
-        self.shared.slots().live.clone()
+        let slots = self.shared.slots();
+        slots.live.iter().chain(&slots.orphans).cloned().collect()
     }
 }
 
@@ -285,11 +314,12 @@ impl HandOvers {
 /// Counts of a provider, in spans.
 ///
 /// Once nothing ends any more: `started = recorded + live + lost`, and of the recorded ones each was
-/// taken by a sweep or an outlet, is still in a chunk, or was discarded.
+/// taken by a sweep or an outlet, is still in a chunk, or was abandoned.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordStats {
     counts: Counts,
     in_chunks: u64,
+    abandoned: u64,
 }
 
 impl RecordStats {
@@ -322,7 +352,8 @@ impl RecordStats {
     /// Lost here for this reason, before or after being recorded.
     #[must_use]
     pub fn lost(&self, loss: Loss) -> u64 {
-        self.counts.lost[loss as usize] + self.counts.discarded[loss as usize]
+        let abandoned = if loss == Loss::Shutdown { self.abandoned } else { 0 };
+        self.counts.lost[loss as usize] + abandoned
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use spanwire_codec::encode::{SpanEnd, SpanWriter};
 use spanwire_pool::ChunkWriter;
@@ -163,17 +164,32 @@ impl Sink {
     ) -> Result<(), Loss> {
         self.hand_over(|outlet, full| outlet.accept(full))?;
         self.filled += 1;
-        let pool = self.provider.pool();
-        let mut next = pool.take(self.filled - 1).ok_or(Loss::Memory)?;
-        if bytes > next.room() {
-            next = match bytes > pool.chunk_bytes() {
-                true => pool.take_exact(bytes),
-                false => pool.take(usize::MAX),
-            }
-            .ok_or(Loss::Memory)?;
-        }
+        let next = match self.next_chunk(bytes) {
+            Some(next) => next,
+            None => self.wait_for_chunk(bytes)?,
+        };
         self.slot.set(Some(self.traced(&next)));
         put_out_of_line(self.writer.insert(next), bytes, span, end)
+    }
+
+    fn next_chunk(&self, bytes: usize) -> Option<ChunkWriter> {
+        let pool = self.provider.pool();
+        if bytes > pool.chunk_bytes() {
+            return pool.take_exact(bytes);
+        }
+        let next = pool.take(self.filled - 1)?;
+        if bytes <= next.room() { Some(next) } else { pool.take(usize::MAX) }
+    }
+
+    /// The memory is used up; how long to wait for it is the outlet's decision.
+    fn wait_for_chunk(&self, bytes: usize) -> Result<ChunkWriter, Loss> {
+        let since = Instant::now();
+        while self.provider.outlet().make_room(since.elapsed()) {
+            if let Some(next) = self.next_chunk(bytes) {
+                return Ok(next);
+            }
+        }
+        Err(Loss::Memory)
     }
 
     /// Lets go of the chunk. Refused, it stays: the span at hand is shed, and the next one tries again.
@@ -247,11 +263,11 @@ fn put(
 /// The thread ends, or forgets a tracer.
 impl Drop for Sink {
     fn drop(&mut self) {
-        if let Err(loss) = self.hand_over(|outlet, last| outlet.accept_last(last)) {
-            add(&self.slot.discarded[loss as usize], self.slot.discard() as u64);
-            self.slot.set(None);
+        match self.hand_over(|outlet, last| outlet.accept_last(last)) {
+            Ok(()) => self.provider.retire(&self.slot),
+            // The slot outlives its thread, until a sweep has emptied it.
+            Err(_) => self.provider.orphan(&self.slot),
         }
-        self.provider.retire(&self.slot);
     }
 }
 
@@ -265,8 +281,6 @@ pub(crate) struct Slot {
     recorded: AtomicU64,
     /// Spans that did not get into a chunk, by [`Loss`].
     lost: [AtomicU64; Loss::COUNT],
-    /// Spans thrown away out of a chunk, by [`Loss`].
-    discarded: [AtomicU64; Loss::COUNT],
     /// Spans in a chunk that has left the slot and has not arrived anywhere yet.
     in_hand: AtomicU64,
     /// Chunks that have arrived or come back.
@@ -314,7 +328,6 @@ impl Slot {
             started: load(&self.started),
             recorded: load(&self.recorded),
             lost: self.lost.each_ref().map(load),
-            discarded: self.discarded.each_ref().map(load),
         }
     }
 
@@ -329,7 +342,6 @@ pub(crate) struct Counts {
     pub(crate) started: u64,
     pub(crate) recorded: u64,
     pub(crate) lost: [u64; Loss::COUNT],
-    pub(crate) discarded: [u64; Loss::COUNT],
 }
 
 impl std::ops::AddAssign for Counts {
@@ -337,9 +349,6 @@ impl std::ops::AddAssign for Counts {
         self.started += other.started;
         self.recorded += other.recorded;
         for (sum, more) in self.lost.iter_mut().zip(other.lost) {
-            *sum += more;
-        }
-        for (sum, more) in self.discarded.iter_mut().zip(other.discarded) {
             *sum += more;
         }
     }
