@@ -12,6 +12,7 @@ use spanwire_tracer::{Provider, Tracer};
 use spanwire_transport::{
     InvalidConfig, InvalidRetrySettings, Protocol, RetryPolicy, Transport, TransportConfig,
 };
+use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -72,6 +73,14 @@ pub enum BuildError {
     /// No request may be in flight, so none could ever be sent.
     #[error("requests_in_flight_max must be at least 1")]
     NoRequests,
+    /// Not even one full chunk would fit into the queue.
+    #[error(
+        "memory_bytes_max is {bytes}, too little for one chunk of spans; 1 MiB is a small value"
+    )]
+    TooLittleMemory {
+        /// What was asked for.
+        bytes: usize,
+    },
     /// Requests larger than OTLP lets a client send.
     #[error("request_bytes_max is {bytes}, more than the {REQUEST_BYTES_MAX} OTLP allows")]
     RequestBytes {
@@ -124,6 +133,9 @@ impl Client {
         if config.requests_in_flight_max == 0 {
             return Err(BuildError::NoRequests);
         }
+        if batch.queue_bytes() < ChunkSettings::default().chunk_bytes {
+            return Err(BuildError::TooLittleMemory { bytes: batch.memory_bytes_max });
+        }
         if batch.request_bytes_max > REQUEST_BYTES_MAX {
             return Err(BuildError::RequestBytes { bytes: batch.request_bytes_max });
         }
@@ -140,11 +152,10 @@ impl Client {
             .pool(pool)
             .build(QueueOutlet(Arc::clone(&shared)));
 
+        let transport_config = transport_config(&config)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let transport = {
-            let _entered = runtime.enter();
-            Transport::new(&transport_config(&config)?)?
-        };
+        let mut runtime = OwnRuntime(Some(runtime));
+        let transport = runtime.enter(|| Transport::new(&transport_config))?;
         let exporter = Exporter {
             shared: Arc::clone(&shared),
             provider: provider.clone(),
@@ -166,7 +177,7 @@ impl Client {
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         std::thread::Builder::new()
             .name("spanwire-export".into())
-            .spawn(move || runtime.block_on(exporter.run(received)))?;
+            .spawn(move || runtime.run(exporter.run(received)))?;
         let drop_timeout = config.drop_timeout;
         Ok(Self { inner: Arc::new(Inner { provider, shared, commands, drop_timeout }) })
     }
@@ -198,7 +209,7 @@ impl Client {
     }
 
     /// Sends what has ended so far, waits at most `within`, and stops: spans that end later are
-    /// lost and counted. A second shutdown returns at once.
+    /// lost and counted. Once it is done, a second one returns at once.
     pub async fn shutdown(&self, within: Duration) -> Report {
         self.ask(within, |deadline, reply| Command::Shutdown { deadline, reply }).await
     }
@@ -225,16 +236,40 @@ impl Client {
             // A caller that was cancelled meanwhile wants no report.
             let _unheard = sender.send(report);
         });
-        if self
-            .inner
-            .commands
-            .send(command(Instant::now() + within.min(FOREVER), reply))
-            .await
-            .is_err()
-        {
+        if self.inner.commands.send(command(deadline(within), reply)).await.is_err() {
             return self.inner.report_of_the_end();
         }
         receiver.await.unwrap_or_else(|_| self.inner.report_of_the_end())
+    }
+}
+
+/// By the real clock: a caller's runtime may have another one, in tests.
+fn deadline(within: Duration) -> Instant {
+    Instant::from_std(std::time::Instant::now() + within.min(FOREVER))
+}
+
+/// The exporter's runtime, which may also be dropped within another one: where no client comes of it.
+struct OwnRuntime(Option<Runtime>);
+
+impl OwnRuntime {
+    fn enter<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let _entered = self.0.as_ref().map(Runtime::enter);
+        work()
+    }
+
+    fn run(mut self, exporter: impl Future<Output = ()>) {
+        if let Some(runtime) = self.0.take() {
+            runtime.block_on(exporter);
+        }
+    }
+}
+
+impl Drop for OwnRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Dropped as it is, it would panic within a runtime: it waits for its threads.
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -257,14 +292,14 @@ impl Inner {
             let _unheard = sender.try_send(report);
         });
         // `blocking_send` would panic within a runtime; a full channel means 64 callers at once.
-        if self.commands.try_send(command(Instant::now() + within.min(FOREVER), reply)).is_err() {
+        if self.commands.try_send(command(deadline(within), reply)).is_err() {
             return self.report_of_the_end();
         }
         let patience = within.saturating_add(REPLY_GRACE);
         receiver.recv_timeout(patience).unwrap_or_else(|_| self.report_of_the_end())
     }
 
-    /// Nobody answers any more, so nothing was done.
+    /// For a caller whom nobody answers: after the end, or too late.
     fn report_of_the_end(&self) -> Report {
         let stats = self.stats();
         Report::between(&stats, &stats, stats.pending.total() == stats.pending.live)

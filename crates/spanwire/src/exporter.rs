@@ -273,15 +273,16 @@ impl Exporter {
         }
     }
 
-    fn sweep(&mut self) {
+    fn sweep(&mut self) -> HandOvers {
         let mut taken: Vec<TracedSlice> = Vec::new();
-        self.provider.sweep(|slice| taken.push(slice));
+        let missed = self.provider.sweep(|slice| taken.push(slice));
         for mut slice in taken {
             // The chunk goes on being filled: its memory is its thread's share. The bytes themselves
             // and what a request of few spans takes beside them are what is held here.
             slice.slice.held_bytes = slice.slice.bytes.len() + SWEPT_OVERHEAD;
             self.add(slice);
         }
+        missed
     }
 
     fn add(&mut self, slice: TracedSlice) {
@@ -330,15 +331,14 @@ impl Exporter {
     /// shutdown, when no more comes.
     ///
     /// First the threads' own chunks: one that leaves its thread after that look goes to the queue,
-    /// which comes next. Returns those that may still be in between.
+    /// which comes next. Returns those that were in between.
     fn collect_all(&mut self) -> HandOvers {
-        self.sweep();
-        let hand_overs = self.provider.hand_overs();
+        let missed = self.sweep();
         while let Some(queued) = self.pop() {
             self.take(queued);
         }
         self.send_gathered();
-        hand_overs
+        missed
     }
 
     fn flush(&mut self, deadline: Instant, reply: Reply) {
@@ -382,14 +382,16 @@ impl Exporter {
     fn advance(&mut self, mut stage: Stage) -> Stage {
         loop {
             stage = match stage {
-                Stage::New => {
-                    self.sweep();
-                    Stage::HandOvers(self.provider.hand_overs())
-                }
-                Stage::HandOvers(hand_overs) if hand_overs.are_over() => {
-                    // What came back is with its threads again.
-                    self.sweep();
+                Stage::New => Stage::HandOvers(self.sweep()),
+                Stage::HandOvers(missed) if missed.is_empty() => {
                     Stage::Queued(self.shared.queue.stats().pushed)
+                }
+                Stage::HandOvers(missed) if missed.are_over() => {
+                    let again = missed.missed_again(self.sweep());
+                    if !again.is_empty() {
+                        return Stage::HandOvers(again);
+                    }
+                    Stage::HandOvers(again)
                 }
                 Stage::HandOvers(_) => {
                     // A thread may be waiting for room.
@@ -428,7 +430,7 @@ impl Exporter {
         self.shared.queue.close();
         let complete = loop {
             // Closed, the queue still takes what was being pushed; threads it refused keep theirs.
-            let more = !self.collect_all().are_over() || !self.shared.queue.is_finished();
+            let more = !self.collect_all().is_empty() || !self.shared.queue.is_finished();
             self.answer_flushes();
             if !more && self.state.tasks.is_empty() {
                 break true;

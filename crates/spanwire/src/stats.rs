@@ -16,7 +16,7 @@ pub enum Reason {
     Shutdown,
     /// A span alone is larger than a request may be, or a request larger than the collector takes.
     TooLarge,
-    /// The collector refused them for good.
+    /// The collector refused them for good, or `RetryIf` forbade another attempt.
     Refused,
     /// Every attempt allowed has failed.
     RetriesExhausted,
@@ -90,7 +90,7 @@ impl Dropped {
 pub struct Pending {
     /// Started and not ended.
     pub live: u64,
-    /// Ended, in a chunk that is not full.
+    /// Ended, in a chunk that is not full or is being handed over.
     pub in_chunks: u64,
     /// In full chunks that wait for the exporter.
     pub queued: u64,
@@ -106,8 +106,7 @@ impl Pending {
     }
 }
 
-/// Where every span is, in spans. Each stage counts its own; nothing here is a difference but
-/// [`Pending::live`].
+/// Where every span is, in spans. Each stage counts its own.
 ///
 /// `started = exported + rejected + dropped + pending` holds whenever nothing moves, and
 /// [`is_balanced`](Self::is_balanced) says so.

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use spanwire::{
-    BatchConfig, Client, Compression, InContext, Overflow, Protocol, Reason, Sampler, Status,
+    BatchConfig, BuildError, Client, Compression, InContext, Overflow, Protocol, Reason, Sampler,
+    Status,
 };
 use spanwire_codec::view::Request;
 use spanwire_receiver::{Accepted, Refusal};
@@ -289,6 +290,22 @@ fn a_flush_completes_while_threads_wait_for_room_without_end() {
     assert!(client.shutdown_blocking(LONG).complete);
     assert_eq!(client.stats().dropped.total(), 0, "{}", client.stats());
     assert_balanced(&client);
+}
+
+#[test]
+fn settings_that_cannot_work_are_an_error_within_a_runtime_too() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        let refused = Client::builder().endpoint("no URL at all").build();
+        assert!(matches!(refused, Err(BuildError::Transport(_))), "{refused:?}");
+        let refused = Client::builder().endpoint("https://localhost:4317").build();
+        assert!(matches!(refused, Err(BuildError::Transport(_))), "no TLS feature: {refused:?}");
+        let batch = BatchConfig { memory_bytes_max: 1 << 16, ..BatchConfig::default() };
+        let refused = Client::builder().batch(batch).build();
+        assert!(matches!(refused, Err(BuildError::TooLittleMemory { .. })), "{refused:?}");
+        let refused = Client::builder().requests_in_flight_max(0).build();
+        assert!(matches!(refused, Err(BuildError::NoRequests)), "{refused:?}");
+    });
 }
 
 #[test]

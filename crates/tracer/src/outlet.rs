@@ -61,7 +61,7 @@ impl Loss {
     pub const ALL: [Self; Self::COUNT] = [Self::QueueFull, Self::Memory, Self::Shutdown];
 }
 
-/// Identifies a tracer's scope among those of one provider, with its encoded form.
+/// A tracer's scope, with its encoded form.
 #[derive(Clone, Debug)]
 pub struct TracedScope {
     /// Unique within the process.

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::outlet::{Loss, Outlet, TracedScope, TracedSlice};
 use crate::record::Record;
 use crate::sampler::{Sampler, Settled};
-use crate::sink::{Counts, Open, Slot};
+use crate::sink::{Counts, HandOver, Open, Slot};
 use crate::span::{Span, SpanBuilder};
 
 /// Records that wait for a thread that starts spans after threads that ended them, for programs whose
@@ -220,12 +220,16 @@ impl Provider {
     /// Takes what every thread has finished so far, out of chunks that are not full; also keeps the
     /// clock true to the wall clock. To be called about as often as a span may wait.
     ///
-    /// Recording goes on meanwhile, undisturbed.
-    pub fn sweep(&self, mut each: impl FnMut(TracedSlice)) {
+    /// Recording goes on meanwhile, undisturbed. Returns the chunks that were with neither their
+    /// threads nor the outlet at that moment, but on their way from one to the other.
+    pub fn sweep(&self, mut each: impl FnMut(TracedSlice)) -> HandOvers {
         clock::anchor();
+        let mut missed = Vec::new();
         for slot in self.live() {
-            if let Some(slice) = slot.take() {
-                each(slice);
+            match slot.take() {
+                Ok(Some(slice)) => each(slice),
+                Ok(None) => {}
+                Err(hand_over) => missed.push((slot, hand_over)),
             }
         }
         let mut slots = self.shared.slots();
@@ -237,16 +241,7 @@ impl Provider {
             }
             waiting
         });
-    }
-
-    /// The chunks that threads are about to hand over, so that their spans are neither to be swept nor
-    /// at the outlet yet. Each is over at once, unless the outlet waits.
-    #[must_use]
-    pub fn hand_overs(&self) -> HandOvers {
-        let under_way = self.live().into_iter();
-        let under_way =
-            under_way.filter_map(|slot| slot.handing_over().map(|number| (slot, number)));
-        HandOvers(under_way.collect())
+        HandOvers(missed)
     }
 
     /// Ends recording: spans that end from now on are lost, and counted as such.
@@ -299,15 +294,34 @@ impl fmt::Debug for Provider {
     }
 }
 
-/// Chunks that were being handed over at one moment; from [`Provider::hand_overs`].
+/// Chunks that a [`Provider::sweep`] missed, as their threads were handing them over.
 #[derive(Debug)]
-pub struct HandOvers(Vec<(Arc<Slot>, u64)>);
+pub struct HandOvers(Vec<(Arc<Slot>, HandOver)>);
 
 impl HandOvers {
-    /// Whether each of them has arrived or come back; later ones do not count.
+    /// Whether nothing was missed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether each of them has arrived or come back. Then another sweep finds what came back, or
+    /// misses it again.
     #[must_use]
     pub fn are_over(&self) -> bool {
-        self.0.iter().all(|(slot, number)| slot.handing_over() != Some(*number))
+        self.0.iter().all(|(slot, hand_over)| slot.hand_over() != Some(*hand_over))
+    }
+
+    /// Those of a later sweep's that are about these same chunks: which came back meanwhile, and were
+    /// on their way again.
+    #[must_use]
+    pub fn missed_again(&self, later: Self) -> Self {
+        let same = |slot: &Arc<Slot>, arrived| {
+            self.0
+                .iter()
+                .any(|(known, before)| Arc::ptr_eq(known, slot) && before.arrived == arrived)
+        };
+        Self(later.0.into_iter().filter(|(slot, now)| same(slot, now.arrived)).collect())
     }
 }
 
@@ -343,7 +357,7 @@ impl RecordStats {
         self.counts.recorded
     }
 
-    /// Waiting in chunks that are not full.
+    /// Waiting in chunks that are not full, or being handed over.
     #[must_use]
     pub fn in_chunks(&self) -> u64 {
         self.in_chunks

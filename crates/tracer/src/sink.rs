@@ -162,8 +162,9 @@ impl Sink {
         span: &SpanWriter,
         end: &SpanEnd<'_>,
     ) -> Result<(), Loss> {
+        let had_one = self.writer.is_some();
         self.hand_over(|outlet, full| outlet.accept(full))?;
-        self.filled += 1;
+        self.filled += usize::from(had_one);
         let next = match self.next_chunk(bytes) {
             Some(next) => next,
             None => self.wait_for_chunk(bytes)?,
@@ -177,14 +178,18 @@ impl Sink {
         if bytes > pool.chunk_bytes() {
             return pool.take_exact(bytes);
         }
-        let next = pool.take(self.filled - 1)?;
+        let next = pool.take(self.filled)?;
         if bytes <= next.room() { Some(next) } else { pool.take(usize::MAX) }
     }
 
     /// The memory is used up; how long to wait for it is the outlet's decision.
     fn wait_for_chunk(&self, bytes: usize) -> Result<ChunkWriter, Loss> {
+        let bytes_max = self.provider.pool().budget().bytes_max().min(u32::MAX as usize);
         let since = Instant::now();
-        while self.provider.outlet().make_room(since.elapsed()) {
+        while bytes <= bytes_max && self.provider.outlet().make_room(since.elapsed()) {
+            if self.provider.is_closed() {
+                return Err(Loss::Shutdown);
+            }
             if let Some(next) = self.next_chunk(bytes) {
                 return Ok(next);
             }
@@ -204,18 +209,21 @@ impl Sink {
         self.slot.in_hand.store(full.chunk.pending() as u64, Ordering::Release);
         self.slot.set(None);
         let pending = full.chunk.pending();
+        self.slot.in_hand.store(pending as u64, Ordering::Release);
         let accepted = match pending {
             // Swept to the last span, it holds nothing but memory.
             0 => Ok(()),
             _ => accept(self.provider.outlet(), full.clone()),
         };
         match accepted {
-            Ok(()) => self.writer = None,
+            Ok(()) => {
+                self.writer = None;
+                bump(&self.slot.arrived);
+            }
             Err(_) => self.slot.set(Some(full)),
         }
         self.slot.in_hand.store(0, Ordering::Release);
-        let handed = self.slot.handed.load(Ordering::Relaxed);
-        self.slot.handed.store(handed + 1, Ordering::Release);
+        bump(&self.slot.handed);
         accepted
     }
 
@@ -283,8 +291,9 @@ pub(crate) struct Slot {
     lost: [AtomicU64; Loss::COUNT],
     /// Spans in a chunk that has left the slot and has not arrived anywhere yet.
     in_hand: AtomicU64,
-    /// Chunks that have arrived or come back.
+    /// Hand-overs that have ended, and those among them that did not bring the chunk back.
     handed: AtomicU64,
+    arrived: AtomicU64,
     /// The current chunk. The owner locks it once a chunk, to exchange a pointer; whoever sweeps,
     /// once a sweep, to take what is complete.
     chunk: Mutex<Option<TracedChunk>>,
@@ -297,8 +306,15 @@ impl Slot {
         drop(old);
     }
 
-    pub(crate) fn take(&self) -> Option<TracedSlice> {
-        self.lock().as_ref()?.take()
+    /// What is complete in the current chunk; or, without one, the hand-over that has it.
+    ///
+    /// Exact because of the lock: a chunk in hand was counted before it left, and it cannot come back,
+    /// nor can the next one follow it, before the lock is released.
+    pub(crate) fn take(&self) -> Result<Option<TracedSlice>, HandOver> {
+        match &*self.lock() {
+            Some(chunk) => Ok(chunk.take()),
+            None => self.hand_over().map_or(Ok(None), Err),
+        }
     }
 
     pub(crate) fn discard(&self) -> usize {
@@ -316,10 +332,11 @@ impl Slot {
         self.in_hand.load(Ordering::Acquire)
     }
 
-    /// The number of the hand-over that is under way.
-    pub(crate) fn handing_over(&self) -> Option<u64> {
+    /// The hand-over that is under way.
+    pub(crate) fn hand_over(&self) -> Option<HandOver> {
         let handed = self.handed.load(Ordering::Acquire);
-        (self.in_hand() > 0).then_some(handed)
+        let arrived = self.arrived.load(Ordering::Acquire);
+        (self.in_hand() > 0).then_some(HandOver { handed, arrived })
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -352,6 +369,18 @@ impl std::ops::AddAssign for Counts {
             *sum += more;
         }
     }
+}
+
+/// A hand-over of a chunk, by the counts before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HandOver {
+    pub(crate) handed: u64,
+    pub(crate) arrived: u64,
+}
+
+/// Counts one more for those who then look at what was counted.
+fn bump(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Release);
 }
 
 /// Adds to a counter that only this thread writes: a load and a store, no locked instruction.
