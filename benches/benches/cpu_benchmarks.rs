@@ -61,7 +61,7 @@ fn main() {
 fn span_without_attributes(criterion: &mut Criterion, rivals: &Rivals) {
     let mut group = criterion.benchmark_group("span_without_attributes");
     let (provider, tracer) = spanwire(Sampler::default());
-    let sweep = || provider.sweep(|slice| drop(black_box(slice)));
+    let sweep = || drop(provider.sweep(|slice| drop(black_box(slice))));
     record(&mut group, "spanwire", sweep, || tracer.start(black_box("checkout")).end());
     record(&mut group, "fastrace", fastrace::flush, || {
         drop(fastrace::Span::root(black_box("checkout"), SpanContext::random()));
@@ -107,7 +107,7 @@ fn span_with_5_attributes(criterion: &mut Criterion, rivals: &Rivals) {
 
     let mut group = criterion.benchmark_group("span_with_5_attributes");
     let (provider, tracer) = spanwire(Sampler::default());
-    let sweep = || provider.sweep(|slice| drop(black_box(slice)));
+    let sweep = || drop(provider.sweep(|slice| drop(black_box(slice))));
     let owned = [METHOD, ROUTE, USER].map(String::from);
     record(&mut group, "spanwire", sweep, || {
         let [method, route, user] = black_box(&owned);
