@@ -2,17 +2,18 @@
 //!
 //! Without an argument a receiver is started in this very process, on free ports of localhost;
 //! `--endpoint URL` sends to a collector of yours instead.
-#![expect(clippy::print_stdout, reason = "its purpose is to print")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "its purpose is to print")]
 
 use std::error::Error;
 use std::io::{IsTerminal, stdout};
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Parser;
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
-use spanwire::{Client, Compression, Overflow, Protocol, SpanKind, Stats, Tracer};
+use spanwire::{Client, Compression, Overflow, Protocol, RetrySettings, SpanKind, Stats, Tracer};
 use spanwire_codec::{decode, view};
 use spanwire_model::{Resource, Scope, TraceTree};
 use spanwire_receiver::{Accepted, Received, Receiver};
@@ -55,8 +56,19 @@ fn name(protocol: Protocol) -> &'static str {
     PROTOCOLS.iter().find(|(known, _)| *known == protocol).map_or("?", |(_, name)| name)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    let Err(error) = run(&Arguments::parse()) else { return ExitCode::SUCCESS };
+    eprint!("error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        eprint!(": {cause}");
+        source = cause.source();
+    }
+    eprintln!();
+    ExitCode::FAILURE
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let target = match &arguments.endpoint {
         Some(url) => Target::Yours { url: url.clone(), protocol: arguments.protocol },
         None => Target::Own(OwnReceiver::start()?),
@@ -177,6 +189,8 @@ fn first_part(target: &Target) -> Result<(), Box<dyn Error>> {
             .service_version("1.4.2")
             .protocol(protocol)
             .endpoint(target.url(protocol))
+            // Once is enough to tell whether anybody is there.
+            .retry(RetrySettings { attempts_max: 1, ..RetrySettings::default() })
             .build()?;
         nested_request(&client.tracer("shop.http"), &client.tracer("shop.db"));
         let report = client.shutdown_blocking(PATIENCE);

@@ -95,6 +95,12 @@ impl Builder {
         keep_alive_timeout: Duration,
         /// Idle HTTP connections kept.
         idle_connections_max: usize,
+        /// How long an idle HTTP connection is kept.
+        idle_timeout: Duration,
+        /// Requests below so many bytes are sent as they are.
+        compression_bytes_min: usize,
+        /// How long dropping the last client may wait.
+        drop_timeout: Duration,
         /// Requests in flight at once.
         requests_in_flight_max: usize,
         /// When and how often a failed request is sent again.
