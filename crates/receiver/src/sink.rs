@@ -125,7 +125,7 @@ pub enum Refusal {
         /// The least time the peer should wait; `None` leaves it to the peer's own backoff.
         retry_after: Option<Duration>,
     },
-    /// A resource is used up for now; the peer may send the same bytes later: RESOURCE_EXHAUSTED
+    /// A resource is used up at the moment; the peer may send the same bytes later: RESOURCE_EXHAUSTED
     /// with RetryInfo, 429. The delay is not optional: without it, gRPC peers drop the request.
     #[error("the receiver has no room for spans now")]
     Exhausted {

@@ -45,9 +45,14 @@ impl Shared {
         }
     }
 
+    /// Counts what a queue that is to keep the newest has let go.
+    fn shed(&self, oldest: Queued) {
+        self.counters.dropped(oldest.chunk.chunk.discard(), Reason::QueueFull);
+    }
+
     /// Wakes the exporter for a thread in want; one word is enough until it is heard, or every span
     /// shed would cost a system call.
-    fn hear(&self) {
+    fn ask_for_room(&self) {
         if !self.starved.swap(true, Ordering::Relaxed) {
             self.wake.notify_one();
         }
@@ -74,14 +79,7 @@ impl Outlet for QueueOutlet {
         let Self(shared) = self;
         match shared.overflow {
             Overflow::DropNewest => false,
-            Overflow::DropOldest => match shared.queue.pop() {
-                Some(oldest) => {
-                    let spans = oldest.chunk.chunk.discard();
-                    shared.counters.dropped(spans, Reason::QueueFull);
-                    true
-                }
-                None => false,
-            },
+            Overflow::DropOldest => shared.queue.pop().map(|oldest| shared.shed(oldest)).is_some(),
             Overflow::Block { timeout } if waited >= timeout => {
                 shared.stalled.store(true, Ordering::Relaxed);
                 false
@@ -89,7 +87,7 @@ impl Outlet for QueueOutlet {
             // A dead collector costs one timeout, not one for each span.
             Overflow::Block { .. } if shared.stalled.load(Ordering::Relaxed) => false,
             Overflow::Block { .. } => {
-                shared.hear();
+                shared.ask_for_room();
                 std::thread::sleep(MEMORY_PAUSE);
                 true
             }
@@ -108,10 +106,7 @@ impl Outlet for QueueOutlet {
 impl QueueOutlet {
     fn push(&self, chunk: TracedChunk, overflow: Overflow) -> Result<(), Loss> {
         let Self(shared) = self;
-        let shed = |oldest: Queued| {
-            shared.counters.dropped(oldest.chunk.chunk.discard(), Reason::QueueFull);
-        };
-        match shared.queue.push(Queued::new(chunk), overflow, shed) {
+        match shared.queue.push(Queued::new(chunk), overflow, |oldest| shared.shed(oldest)) {
             Ok(pushed) => {
                 // Once for each crossing, so that a wake-up pays for many chunks.
                 if pushed.crossed(shared.wake_bytes) {
@@ -121,7 +116,7 @@ impl QueueOutlet {
             }
             Err(refused) => {
                 // The queue may have filled in one go.
-                shared.hear();
+                shared.ask_for_room();
                 Err(match refused.reason {
                     Refusal::Closed => Loss::Shutdown,
                     Refusal::Full | Refusal::TimedOut | Refusal::TooLarge => Loss::QueueFull,

@@ -9,7 +9,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Between an anchor and the reading that gives the line its slope. Reading a clock pair is some
@@ -57,8 +57,7 @@ impl Line {
 
     #[cold]
     fn current() -> Self {
-        let state = STATE.get_or_init(|| Mutex::new(State::new()));
-        state.lock().unwrap_or_else(PoisonError::into_inner).line()
+        State::lock().line()
     }
 }
 
@@ -84,13 +83,18 @@ pub(crate) fn unix_nano() -> u64 {
     unix_nanos(now, now).0
 }
 
+/// Nanoseconds since the Unix epoch; zero before it, the largest number after the year 2554.
+pub(crate) fn unix_nano_of(time: SystemTime) -> u64 {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
+    since_epoch.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// Moves the anchor to now, which follows the wall clock and sharpens the slope.
 ///
 /// Whoever drains spans calls it about once a second. Without it, times drift from the wall clock
 /// by about 10 parts in a million.
 pub(crate) fn anchor() {
-    let state = STATE.get_or_init(|| Mutex::new(State::new()));
-    state.lock().unwrap_or_else(PoisonError::into_inner).anchor();
+    State::lock().anchor();
 }
 
 /// Readings of the three clocks that make an anchor.
@@ -109,11 +113,9 @@ impl Anchor {
         let tries = (0..TRIES).map(|_| {
             let before = ticks();
             let instant = Instant::now();
-            let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let wall = SystemTime::now();
             let took = ticks().saturating_sub(before);
-            let unix_nano =
-                since_epoch.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
-            (took, Self { ticks: before + took / 2, instant, unix_nano })
+            (took, Self { ticks: before + took / 2, instant, unix_nano: unix_nano_of(wall) })
         });
         let (_, best) = tries.min_by_key(|(took, _)| *took).expect("TRIES > 0");
         best
@@ -134,6 +136,11 @@ struct State {
 }
 
 impl State {
+    fn lock() -> MutexGuard<'static, Self> {
+        let state = STATE.get_or_init(|| Mutex::new(Self::new()));
+        state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn new() -> Self {
         // Without the counter, ticks are nanoseconds and the slope is known.
         let settled = (!counter::usable()).then_some(1 << 32);

@@ -123,10 +123,14 @@ struct Slots {
 impl Slots {
     /// Throws away what is in chunks, if it is time for that.
     fn throw_away(&mut self) {
-        if let Some(abandoned) = &mut self.abandoned {
-            let slots = self.live.iter().chain(&self.orphans);
-            *abandoned += slots.map(|slot| slot.discard() as u64).sum::<u64>();
+        if let Some(abandoned) = self.abandoned {
+            let spans: u64 = self.all().map(|slot| slot.discard() as u64).sum();
+            self.abandoned = Some(abandoned + spans);
         }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        self.live.iter().chain(&self.orphans)
     }
 }
 
@@ -225,7 +229,9 @@ impl Provider {
     pub fn sweep(&self, mut each: impl FnMut(TracedSlice)) -> HandOvers {
         clock::anchor();
         let mut missed = Vec::new();
-        for slot in self.live() {
+        // A copy: whoever gets the slices may start spans, which registers threads.
+        let all: Vec<_> = self.shared.slots().all().cloned().collect();
+        for slot in all {
             match slot.take() {
                 Ok(Some(slice)) => each(slice),
                 Ok(None) => {}
@@ -266,7 +272,7 @@ impl Provider {
         slots.throw_away();
         let mut counts = slots.retired;
         let mut in_chunks = 0;
-        for slot in slots.live.iter().chain(&slots.orphans) {
+        for slot in slots.all() {
             in_chunks += slot.pending() + slot.in_hand();
             counts += slot.counts();
         }
@@ -277,11 +283,6 @@ impl Provider {
     #[must_use]
     pub fn pool(&self) -> &ChunkPool {
         &self.shared.pool
-    }
-
-    fn live(&self) -> Vec<Arc<Slot>> {
-        let slots = self.shared.slots();
-        slots.live.iter().chain(&slots.orphans).cloned().collect()
     }
 }
 

@@ -247,7 +247,7 @@ impl Span {
         attributes: impl IntoIterator<Item = (&'a str, Value<'a>)>,
     ) {
         if let Some(open) = &mut *self.open {
-            open.record.add_event(unix_nano(time), name, attributes);
+            open.record.add_event(clock::unix_nano_of(time), name, attributes);
         }
     }
 
@@ -329,12 +329,6 @@ impl Drop for Span {
 
 impl From<SystemTime> for Time {
     fn from(time: SystemTime) -> Self {
-        Self::UnixNano(unix_nano(time))
+        Self::UnixNano(clock::unix_nano_of(time))
     }
-}
-
-/// Nanoseconds since the Unix epoch; zero before it, the largest number after the year 2554.
-fn unix_nano(time: SystemTime) -> u64 {
-    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH);
-    since_epoch.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
 }
