@@ -32,7 +32,7 @@ use opentelemetry_sdk::trace::{
 use prost::Message as _;
 use spanwire_benches::fixtures::{self, Requests, SCOPE};
 use spanwire_benches::rivals::{self, Discard};
-use spanwire_codec::encode;
+use spanwire_codec::{encode, json};
 use spanwire_codec::view::Request;
 use spanwire_pool::{ChunkPool, ChunkSettings, ChunkWriter};
 use spanwire_tracer::{Sampler, Tracer};
@@ -52,6 +52,7 @@ fn main() {
     concurrency(&mut criterion, &rivals);
     encode_1000_spans(&mut criterion);
     read_1000_spans(&mut criterion);
+    json_1000_spans(&mut criterion);
     chunk(&mut criterion);
     clock(&mut criterion);
     criterion.final_summary();
@@ -300,6 +301,49 @@ fn spans<'a>(request: &Request<'a>) -> impl Iterator<Item = spanwire_codec::view
         .resource_spans()
         .flat_map(|resource_spans| resource_spans.scope_spans())
         .flat_map(|scope_spans| scope_spans.spans())
+}
+
+/// An export request of 1,000 spans of eight attributes, from and to OTLP/JSON.
+///
+/// The rival's rows leave out what it would need besides: `prost`, to get at its structs from wire
+/// bytes and back, where Spanwire goes from wire bytes to text and from text to wire bytes.
+fn json_1000_spans(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("json_1000_spans");
+    group.throughput(Throughput::Elements(1_000));
+    let bytes = Requests::new(1_000).encoded();
+    let structs = ExportTraceServiceRequest::decode(&bytes[..]).expect("valid");
+
+    let mut text = Vec::new();
+    group.bench_function("write: spanwire", |b| {
+        b.iter(|| {
+            text.clear();
+            json::write_request(black_box(&bytes), &mut text).expect("valid");
+            black_box(&text);
+        });
+    });
+    let mut theirs = Vec::new();
+    group.bench_function("write: serde_json", |b| {
+        b.iter(|| {
+            theirs.clear();
+            serde_json::to_writer(&mut theirs, black_box(&structs)).expect("valid");
+            black_box(&theirs);
+        });
+    });
+    text.clear();
+    json::write_request(&bytes, &mut text).expect("valid");
+
+    // Theirs has each field that has its default too.
+    for (whose, text) in [("spanwire's", &text), ("serde_json's", &theirs)] {
+        group.bench_function(format!("read {whose} text: spanwire"), |b| {
+            b.iter(|| json::read_request(black_box(text)).expect("valid"));
+        });
+        group.bench_function(format!("read {whose} text: serde_json"), |b| {
+            b.iter(|| {
+                serde_json::from_slice::<ExportTraceServiceRequest>(black_box(text)).expect("valid")
+            });
+        });
+    }
+    group.finish();
 }
 
 /// A finished span of 200 bytes into its thread's chunk, from which another thread may take it at

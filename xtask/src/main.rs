@@ -2,6 +2,9 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "a command-line tool")]
 
+mod fuzz;
+mod interop;
+
 use std::env;
 use std::ffi::OsString;
 use std::path::Path;
@@ -12,6 +15,10 @@ cargo xtask COMMAND
 
   bench [FILTER]   the benches beside their rivals (a few minutes); FILTER as for `cargo bench`
   export           CPU a span of whole exports, beside opentelemetry-otlp, receiver apart
+  interop [FILTER] spans to and from the OTLP exporters and sinks of other languages, field by field
+                   (needs Python 3 with venv, Node.js 20 and the network to install them)
+  fuzz [TARGET]    every fuzz target a minute each, or --seconds N; --seed-corpus writes the inputs
+                   they start from
   loom             every interleaving of the hand-over between a chunk's writer and its readers
   ci               what the project's CI runs";
 
@@ -26,6 +33,8 @@ fn main() -> ExitCode {
         Some("export") => {
             cargo(&["bench", "-p", "spanwire-benches", "--bench", "export_cpu"], &rest)
         }
+        Some("fuzz") => return fuzz::run(&rest),
+        Some("interop") => return interop::run(&rest),
         Some("loom") => {
             // Apart from the ordinary build, which would be thrown away for its flag.
             let mut loom = cargo(

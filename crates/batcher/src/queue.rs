@@ -320,6 +320,9 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// One item of one byte.
+    pub const MIN: Self = Self { items_max: 1, bytes_max: 1 };
+
     /// At most `items_max` items that hold at most `bytes_max` bytes of memory together.
     ///
     /// The queue allocates `items_max` slots ahead, each an item and 24 bytes more.

@@ -69,8 +69,8 @@ pub struct Part {
 /// envelope of more than half of `bytes_max` is not repeated but keeps its spans together in one
 /// part, as otherwise a request of many small spans would multiply on the way out.
 ///
-/// Cost: visits the first bytes of each span; copies envelopes; a part has a piece for each run of
-/// adjacent spans and one between two runs.
+/// Cost: visits the first bytes of each span; copies envelopes, those of 4 KiB and more once for all
+/// parts; a part has a piece for each run of adjacent spans and one or two between two runs.
 ///
 /// # Errors
 ///
@@ -200,6 +200,10 @@ impl<'a> OpenPart<'a> {
     }
 }
 
+/// From here on the parts share one copy of what they repeat of an envelope, as a piece of its own:
+/// else a large resource with very many spans in small parts would take many times its memory.
+const SHARED_BYTES_MIN: usize = 4096;
+
 /// A `ResourceSpans` or `ScopeSpans` whose length isn't known yet.
 struct Envelope {
     field: Len,
@@ -227,10 +231,15 @@ impl Envelope {
             return 0;
         }
         let size = self.size_with(0);
-        let mut header = BytesMut::with_capacity(size - self.len);
+        let shares = self.head.len() >= SHARED_BYTES_MIN;
+        let mut header = BytesMut::with_capacity(if shares { 16 } else { size - self.len });
         self.field.put_header(&mut header, self.head.len() + self.len);
-        header.put_slice(&self.head);
-        out.push(header.freeze());
+        if shares {
+            out.extend([header.freeze(), self.head.clone()]);
+        } else {
+            header.put_slice(&self.head);
+            out.push(header.freeze());
+        }
         out.append(&mut self.pieces);
         self.len = 0;
         size

@@ -151,6 +151,8 @@ impl<'a> Reader<'a> {
     /// The tag of the next field, as `number << 3 | wire type`; both are checked.
     #[inline(always)]
     pub(crate) fn tag(&mut self) -> Result<u32, Fault> {
+        #[cfg(test)]
+        crate::work::add(1);
         match self.bytes.get(self.pos) {
             // Numbers 1 to 15, which are all of the schema's but one.
             Some(&byte @ 0x08..0x80) if u32::from(byte) & 7 <= FIXED32 => {
@@ -345,6 +347,7 @@ mod tests {
         }
     }
 
+    /// Faults 6.
     #[test]
     fn a_padded_varint_of_ten_bytes_is_read() {
         assert_eq!(varint(&[0x85, 0x80, 0x00]), Some((5, 3)));
@@ -353,6 +356,7 @@ mod tests {
         assert_eq!(varint(&padded), Some((0, 10)));
     }
 
+    /// Faults 6.
     #[test]
     fn a_varint_over_64_bits_or_ten_bytes_is_refused() {
         let mut bytes = [0xFF; 11];
@@ -367,6 +371,7 @@ mod tests {
         assert_eq!(varint(&[]), None);
     }
 
+    /// Faults 7.
     #[test]
     fn a_tag_needs_a_valid_number_and_wire_type() {
         let tag = |tag: u64| {
@@ -382,6 +387,7 @@ mod tests {
         }
     }
 
+    /// Faults 10, 11.
     #[test]
     fn groups_are_skipped_to_their_own_end_and_64_deep() {
         fn skip(bytes: &[u8]) -> Option<Field<'_>> {
@@ -401,6 +407,7 @@ mod tests {
         }
     }
 
+    /// Faults 5.
     #[test]
     fn no_declared_length_is_trusted() {
         for len in [1, 1 << 31, u64::MAX >> 1, u64::MAX] {

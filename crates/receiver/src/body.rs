@@ -1,12 +1,18 @@
 //! Reads request bodies: admitted before they are read, bounded while they are.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, ready};
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body::Body;
 use http_body_util::BodyExt as _;
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use std::sync::Arc;
-
-use crate::budget::{Budget, Reservation};
+use crate::budget::{Reservation, Share};
 use crate::fault::Fault;
 use crate::stats::Reason;
 
@@ -16,6 +22,53 @@ pub(crate) struct Admitted {
     pub(crate) bytes: Bytes,
     pub(crate) reservation: Reservation,
 }
+
+/// How slowly a body may arrive.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// The time any body has.
+    pub(crate) timeout: Duration,
+    /// Bytes a second that earn a body more time.
+    pub(crate) rate_min: u64,
+}
+
+impl Pace {
+    /// Runs `read` until the body is in, or until it is later than its bytes have earned.
+    pub(crate) async fn keep<T>(
+        self,
+        read: impl AsyncFnOnce(&Arrived) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let arrived = Arrived(AtomicU64::new(0));
+        let mut reading = pin!(read(&arrived));
+        // Many bodies are here already, and need neither the time of day nor a timer.
+        let mut due = None;
+        let mut deadline = pin!(None::<Sleep>);
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = reading.as_mut().poll(cx) {
+                return Poll::Ready(read);
+            }
+            let due = *due.get_or_insert_with(|| Instant::now() + self.timeout);
+            if deadline.is_none() {
+                deadline.set(Some(sleep_until(due)));
+            }
+            while let Some(mut deadline) = deadline.as_mut().as_pin_mut() {
+                ready!(deadline.as_mut().poll(cx));
+                let earned = arrived.0.load(Ordering::Relaxed) / self.rate_min;
+                let earned = due + Duration::from_secs(earned);
+                if earned <= deadline.deadline() {
+                    break;
+                }
+                deadline.reset(earned);
+            }
+            Poll::Ready(Err(Fault::new(Reason::Timeout, "the body arrives too slowly")))
+        })
+        .await
+    }
+}
+
+/// The bytes of a body that have arrived.
+#[derive(Debug)]
+pub(crate) struct Arrived(AtomicU64);
 
 /// Reads the one message of a unary gRPC request; also tells whether it is flagged as compressed.
 ///
@@ -27,7 +80,8 @@ pub(crate) struct Admitted {
 pub(crate) async fn read_message<B>(
     body: &mut B,
     bytes_max: usize,
-    budget: &Arc<Budget>,
+    share: &Arc<Share>,
+    arrived: &Arrived,
 ) -> Result<(bool, Admitted), Fault>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -36,7 +90,7 @@ where
     let mut filled = 0;
     let mut data = Bytes::new();
     while filled < PREFIX_BYTES {
-        data = match next(body).await.map_err(|_reset| cancelled())? {
+        data = match next(body, arrived).await.map_err(|_reset| cancelled())? {
             Some(data) => data,
             None if filled == 0 => return Err(Fault::new(Reason::Framing, "no message")),
             None => return Err(cut_short()),
@@ -55,18 +109,18 @@ where
         .ok()
         .filter(|length| *length <= bytes_max)
         .ok_or_else(|| Fault::too_large(bytes_max))?;
-    let reservation = budget.reserve(length).ok_or_else(Fault::budget)?;
+    let reservation = share.reserve(length).ok_or_else(Fault::budget)?;
 
     let mut gathered = Gathered::new(data, length);
     while gathered.len() < length {
-        let data = next(body).await.map_err(|_reset| cancelled())?;
+        let data = next(body, arrived).await.map_err(|_reset| cancelled())?;
         gathered.push(data.ok_or_else(cut_short)?);
     }
     if gathered.len() > length {
         return Err(second_message());
     }
     // The message is only the request's one message once the peer has ended its side.
-    while let Some(data) = next(body).await.map_err(|_reset| cancelled())? {
+    while let Some(data) = next(body, arrived).await.map_err(|_reset| cancelled())? {
         if !data.is_empty() {
             return Err(second_message());
         }
@@ -82,7 +136,8 @@ where
 pub(crate) async fn read_whole<B>(
     body: &mut B,
     bytes_max: usize,
-    budget: &Arc<Budget>,
+    share: &Arc<Share>,
+    arrived: &Arrived,
     broken: impl Fn() -> Fault,
 ) -> Result<Admitted, Fault>
 where
@@ -96,9 +151,9 @@ where
             .filter(|length| *length <= bytes_max)
             .ok_or_else(|| Fault::too_large(bytes_max))?,
     };
-    let mut reservation = budget.reserve(length).ok_or_else(Fault::budget)?;
+    let mut reservation = share.reserve(length).ok_or_else(Fault::budget)?;
     let mut gathered = Gathered::new(Bytes::new(), length);
-    while let Some(data) = next(body).await.map_err(|_error| broken())? {
+    while let Some(data) = next(body, arrived).await.map_err(|_error| broken())? {
         let sum = gathered.len() + data.len();
         if sum > bytes_max {
             return Err(Fault::too_large(bytes_max));
@@ -114,7 +169,7 @@ where
 }
 
 /// The next piece of a body, empty ones included; trailers are passed over.
-async fn next<B>(body: &mut B) -> Result<Option<Bytes>, B::Error>
+async fn next<B>(body: &mut B, arrived: &Arrived) -> Result<Option<Bytes>, B::Error>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -123,6 +178,7 @@ where
             None => return Ok(None),
             Some(frame) => {
                 if let Ok(data) = frame?.into_data() {
+                    arrived.0.fetch_add(data.len() as u64, Ordering::Relaxed);
                     return Ok(Some(data));
                 }
             }
@@ -233,16 +289,20 @@ mod tests {
         Script(pieces.iter().copied().map(Bytes::copy_from_slice).collect(), None)
     }
 
+    fn nothing_yet() -> Arrived {
+        Arrived(AtomicU64::new(0))
+    }
+
     async fn message(pieces: &[&[u8]]) -> Result<(bool, Vec<u8>), Reason> {
-        let budget = Budget::new(100);
-        let read = read_message(&mut script(pieces), 10, &budget).await;
+        let share = Share::alone(100);
+        let read = read_message(&mut script(pieces), 10, &share, &nothing_yet()).await;
         match read {
             Ok((compressed, Admitted { bytes, reservation })) => {
                 assert_eq!(reservation.bytes(), bytes.len());
                 Ok((compressed, bytes.to_vec()))
             }
             Err(fault) => {
-                assert_eq!(budget.bytes(), 0);
+                assert_eq!(share.bytes(), 0);
                 Err(fault.reason)
             }
         }
@@ -260,6 +320,7 @@ mod tests {
         assert_eq!(message(&[b"\0\0\0\0\0"]).await, Ok((false, vec![])));
     }
 
+    /// Faults 56, 81.
     #[tokio::test]
     async fn anything_but_one_whole_message_is_a_framing_error() {
         let wrong: [&[&[u8]]; 7] = [
@@ -276,6 +337,7 @@ mod tests {
         }
     }
 
+    /// Faults 82.
     #[tokio::test]
     async fn a_message_is_refused_by_its_prefix_alone() {
         /// Fails the test if anything is read after the prefix.
@@ -290,7 +352,7 @@ mod tests {
                 Poll::Ready(Some(Ok(Frame::data(self.0.take().expect("read past the prefix")))))
             }
         }
-        let budget = Budget::new(100);
+        let share = Share::alone(100);
         let cases: [(&'static [u8], Reason); 3] = [
             (b"\0\0\0\0\xC9", Reason::TooLarge),
             (b"\0\xFF\xFF\xFF\xFF", Reason::TooLarge),
@@ -298,7 +360,8 @@ mod tests {
         ];
         for (prefix, reason) in cases {
             let mut body = Prefix(Some(Bytes::from_static(prefix)));
-            let fault = read_message(&mut body, 200, &budget).await.expect_err("refused");
+            let fault =
+                read_message(&mut body, 200, &share, &nothing_yet()).await.expect_err("refused");
             assert_eq!(fault.reason, reason);
             assert_eq!(fault.retry_after.is_some(), reason == Reason::Budget);
         }
@@ -306,15 +369,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_in_one_piece_is_handed_on_where_it_lies() {
-        let budget = Budget::new(10_000);
+        let share = Share::alone(10_000);
         let piece = Bytes::from(vec![7; 5000]);
         let mut body = Script([piece.clone()].into(), Some(5000));
-        let read = read_whole(&mut body, 5000, &budget, cut_short).await.expect("admitted");
+        let read =
+            read_whole(&mut body, 5000, &share, &nothing_yet(), cut_short).await.expect("admitted");
         assert_eq!(read.bytes.as_ptr(), piece.as_ptr());
 
         let wire = Bytes::from([&b"\0\0\0\x13\x88"[..], &piece].concat());
         let mut body = Script([wire.clone()].into(), None);
-        let (_, read) = read_message(&mut body, 5000, &budget).await.expect("admitted");
+        let (_, read) =
+            read_message(&mut body, 5000, &share, &nothing_yet()).await.expect("admitted");
         assert_eq!(read.bytes.as_ptr(), wire[5..].as_ptr());
     }
 
@@ -322,14 +387,15 @@ mod tests {
     async fn an_undeclared_body_is_admitted_as_it_comes_and_stops_at_each_limit() {
         let pieces: [&[u8]; 3] = [b"abcd", b"efgh", b"ij"];
         let read = async |bytes_max, budget_max| {
-            let budget = Budget::new(budget_max);
-            match read_whole(&mut script(&pieces), bytes_max, &budget, cut_short).await {
+            let share = Share::alone(budget_max);
+            let body = &mut script(&pieces);
+            match read_whole(body, bytes_max, &share, &nothing_yet(), cut_short).await {
                 Ok(admitted) => {
-                    assert_eq!(budget.bytes(), admitted.bytes.len());
+                    assert_eq!(share.bytes(), admitted.bytes.len());
                     Ok(admitted.bytes.len())
                 }
                 Err(fault) => {
-                    assert_eq!(budget.bytes(), 0);
+                    assert_eq!(share.bytes(), 0);
                     Err(fault.reason)
                 }
             }
@@ -347,5 +413,33 @@ mod tests {
         assert!(gathered.copied.capacity() <= INITIAL_BYTES_MAX);
         gathered.push(Bytes::from(vec![0; INITIAL_BYTES_MAX]));
         assert!(gathered.copied.capacity() <= 4 * INITIAL_BYTES_MAX);
+    }
+
+    /// How a body of `bytes` that comes one byte each `gap` fares, and after how long, in seconds.
+    async fn drip(pace: Pace, bytes: u64, gap: Duration) -> (Result<(), Reason>, u64) {
+        let begun = Instant::now();
+        let read = pace.keep(async |arrived: &Arrived| {
+            for _ in 0..bytes {
+                tokio::time::sleep(gap).await;
+                arrived.0.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        let read = read.await.map_err(|fault| fault.reason);
+        (read, begun.elapsed().as_secs())
+    }
+
+    /// Faults 68.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_has_its_time_and_what_its_bytes_earn_beyond_it() {
+        let pace = Pace { timeout: Duration::from_secs(30), rate_min: 2 };
+        let seconds = Duration::from_secs;
+        assert_eq!(drip(pace, 29, seconds(1)).await, (Ok(()), 29));
+        // One byte a second earns half a second each: in all 60 seconds' worth, and no more.
+        assert_eq!(drip(pace, 58, seconds(1)).await, (Ok(()), 58));
+        assert_eq!(drip(pace, 1000, seconds(1)).await, (Err(Reason::Timeout), 59));
+        // At the rate it may go on for ever, below it not.
+        assert_eq!(drip(pace, 5000, Duration::from_millis(500)).await, (Ok(()), 2500));
+        assert_eq!(drip(pace, 1, seconds(31)).await, (Err(Reason::Timeout), 30));
     }
 }

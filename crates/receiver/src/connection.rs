@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -12,14 +13,14 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::budget::Budget;
-use crate::builder::Settings;
+use crate::budget::{Budget, Share};
+use crate::settings::Settings;
 use crate::sink::{Sink, Transport};
+use crate::socket::Socket;
 use crate::stats::Counters;
 use crate::{grpc, http};
 
@@ -38,7 +39,7 @@ pub(crate) struct Shared<S> {
     pub(crate) sink: S,
     pub(crate) settings: Settings,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) budget: Arc<Budget>,
+    budget: Arc<Budget>,
     http1: http1::Builder,
     grpc: http2::Builder<TokioExecutor>,
     http2: http2::Builder<TokioExecutor>,
@@ -80,6 +81,8 @@ impl<S: Sink> Shared<S> {
 /// One connection, as its requests see it.
 pub(crate) struct Connection<S> {
     pub(crate) shared: Arc<Shared<S>>,
+    /// Its part of the budget, for as long as its requests live.
+    pub(crate) share: Arc<Share>,
     requests_begun: AtomicU64,
     requests_open: AtomicUsize,
     body_unread: AtomicBool,
@@ -187,8 +190,8 @@ async fn serve_http2<S: Sink>(
     transport: Transport,
     phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
+    let io = TokioIo::new(Socket::new(tcp, shared.settings.write_timeout));
     let connection = connection(shared);
-    let io = TokioIo::new(tcp);
     let requests = Arc::clone(&connection);
     match transport {
         Transport::Grpc => {
@@ -223,6 +226,7 @@ async fn serve_http1<S: Sink>(
     tcp: TcpStream,
     phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
+    let io = TokioIo::new(Socket::new(tcp, shared.settings.write_timeout));
     let connection = connection(shared);
     let requests = Arc::clone(&connection);
     let service = service_fn(move |request| {
@@ -233,19 +237,22 @@ async fn serve_http1<S: Sink>(
             Ok::<_, Infallible>(http::answer(&connection, request).await)
         })
     });
-    let mut served = connection.shared.http1.serve_connection(TokioIo::new(tcp), service);
+    let mut served = connection.shared.http1.serve_connection(io, service);
     let poll = http1::Connection::poll_without_shutdown;
     let drain = |served: &mut _| http1::Connection::graceful_shutdown(Pin::new(served));
     let outcome = drive(&connection, &mut served, poll, drain, phase).await;
     if outcome.is_ok() && connection.body_unread.load(Ordering::Relaxed) {
-        linger(served.into_parts().io.into_inner()).await;
+        served.into_parts().io.into_inner().linger().await;
     }
     outcome
 }
 
 fn connection<S>(shared: Arc<Shared<S>>) -> Arc<Connection<S>> {
+    let bytes_max = shared.settings.connection_bytes_max();
+    let share = Share::new(bytes_max, Arc::clone(&shared.budget));
     Arc::new(Connection {
         shared,
+        share,
         requests_begun: AtomicU64::new(0),
         requests_open: AtomicUsize::new(0),
         body_unread: AtomicBool::new(false),
@@ -261,10 +268,13 @@ async fn drive<C, S>(
     drain: impl Fn(&mut C),
     mut phase: watch::Receiver<Phase>,
 ) -> io::Result<()> {
-    let idle_max = connection.shared.settings.idle_max;
+    let Settings { idle_max, connection_age, .. } = connection.shared.settings;
     let mut watched = pin!(sleep(idle_max));
     let mut requests_seen = 0;
     let mut draining = false;
+    // Without an age it is never polled, and costs no timer.
+    let mut aged = pin!(sleep(connection_age.map_or(idle_max, |age| scattered(age.max))));
+    let mut grace = connection_age.map(|age| age.grace);
     loop {
         tokio::select! {
             biased;
@@ -274,6 +284,13 @@ async fn drive<C, S>(
                 Ok(Phase::Serving) => {}
                 Ok(Phase::Draining) => drain(served),
                 Ok(Phase::Aborting) | Err(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
+            },
+            () = &mut aged, if connection_age.is_some() => match grace.take() {
+                Some(grace) => {
+                    drain(served);
+                    aged.as_mut().reset(Instant::now() + grace);
+                }
+                None => return Err(io::ErrorKind::TimedOut.into()),
             },
             () = &mut watched => {
                 let requests = connection.requests_begun.load(Ordering::Relaxed);
@@ -294,6 +311,14 @@ async fn drive<C, S>(
     }
 }
 
+/// `age`, up to a tenth more or less: connections that began together, as after a restart, should
+/// not all come back together.
+fn scattered(age: Duration) -> Duration {
+    // The standard library's hash keys are the nearest source of chance.
+    let thousandths = RandomState::new().build_hasher().finish() % 1000;
+    age / 10 * 9 + age / 5000 * u32::try_from(thousandths).unwrap_or(0)
+}
+
 fn poll_pinned<C>(served: &mut C, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>
 where
     C: Future<Output = hyper::Result<()>> + Unpin,
@@ -301,41 +326,8 @@ where
     Pin::new(served).poll(cx)
 }
 
-/// Ends our side and discards what the peer still sends, for a while.
-///
-/// A socket closed with bytes unread resets the connection, and the reset can overtake the answer:
-/// a peer told that its request is too large would see a broken connection and send it again.
-async fn linger(mut tcp: TcpStream) {
-    let discard = async {
-        tcp.shutdown().await?;
-        let mut scrap = vec![0; LINGER_BUFFER_BYTES];
-        let mut left = LINGER_BYTES_MAX;
-        while left > 0 {
-            tcp.readable().await?;
-            match tcp.try_read(&mut scrap) {
-                Ok(0) => break,
-                Ok(read) => left = left.saturating_sub(read),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok::<_, io::Error>(())
-    };
-    // The answer is out already: whether the peer stayed to the end changes nothing.
-    let _ = timeout(LINGER_MAX, discard).await;
-}
-
 /// How long an idle connection may take to say goodbye before it is cut.
 const IDLE_DRAIN_MAX: Duration = Duration::from_secs(5);
-
-/// Time for a peer on a slow path to notice the answer in the middle of its upload.
-const LINGER_MAX: Duration = Duration::from_secs(2);
-
-/// An upload of ordinary size is read to its end, so that even a peer that only listens afterwards
-/// gets its answer.
-const LINGER_BYTES_MAX: usize = 128 << 20;
-
-const LINGER_BUFFER_BYTES: usize = 16 << 10;
 
 /// Streams a peer may open and reset before we have seen them; more is CVE-2023-44487.
 const RESETS_PENDING_MAX: usize = 20;

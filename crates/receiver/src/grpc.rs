@@ -68,10 +68,9 @@ async fn export<S: Sink>(
 
     let shared = &connection.shared;
     let bytes_max = shared.settings.grpc_request_bytes_max;
-    let reading = read_message(&mut body, bytes_max, &shared.budget);
-    let (compressed, wire) = timeout(shared.settings.body_read_timeout, reading)
-        .await
-        .map_err(|_elapsed| Fault::new(Reason::Timeout, "the message took too long to arrive"))??;
+    let read =
+        async |arrived: &_| read_message(&mut body, bytes_max, &connection.share, arrived).await;
+    let (compressed, wire) = shared.settings.pace().keep(read).await?;
     let coding = match (compressed, coding) {
         (false, _) => None,
         (true, Some(coding)) => Some(coding),
@@ -80,7 +79,7 @@ async fn export<S: Sink>(
         }
     };
     let form = Form { transport: Transport::Grpc, encoding: Encoding::Protobuf, coding };
-    take(&shared.sink, tally, wire, form, bytes_max).await
+    take(shared, tally, wire, form, bytes_max).await
 }
 
 fn is_grpc(content_type: &HeaderValue) -> bool {
@@ -200,6 +199,7 @@ const MESSAGE_ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 mod tests {
     use super::*;
 
+    /// Faults 84.
     #[test]
     fn timeouts_are_read_clamped_or_refused() {
         let left = |value: &'static str| {
@@ -226,6 +226,7 @@ mod tests {
         }
     }
 
+    /// Faults 88.
     #[test]
     fn the_message_header_escapes_what_grpc_does_not_let_through() {
         let fault = Fault::new(Reason::Malformed, "100 % \n é~");

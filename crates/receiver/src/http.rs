@@ -9,7 +9,6 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use prost::Message as _;
 use spanwire_codec::json;
-use tokio::time::timeout;
 
 use crate::body::read_whole;
 use crate::connection::Connection;
@@ -73,12 +72,11 @@ async fn export<S: Sink>(
         true => Fault::new(Reason::Cancelled, "the stream was reset"),
         false => Fault::new(Reason::Framing, "the body is broken or ends early"),
     };
-    let reading = read_whole(body, bytes_max, &shared.budget, broken);
-    let wire = timeout(shared.settings.body_read_timeout, reading)
-        .await
-        .map_err(|_elapsed| Fault::new(Reason::Timeout, "the body took too long to arrive"))??;
+    let read =
+        async |arrived: &_| read_whole(body, bytes_max, &connection.share, arrived, broken).await;
+    let wire = shared.settings.pace().keep(read).await?;
     let form = Form { transport: Transport::Http, encoding, coding };
-    take(&shared.sink, tally, wire, form, bytes_max).await
+    take(shared, tally, wire, form, bytes_max).await
 }
 
 /// The format that `Content-Type` names, whatever its parameters.

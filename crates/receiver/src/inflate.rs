@@ -183,7 +183,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::budget::Budget;
+    use crate::budget::Share;
 
     fn gzip(data: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -196,19 +196,19 @@ mod tests {
     }
 
     async fn run(wire: &[u8], coding: Coding, bytes_max: usize) -> Result<Vec<u8>, Reason> {
-        let budget = Budget::new(100 << 20);
+        let share = Share::alone(100 << 20);
         let wire = Admitted {
             bytes: Bytes::copy_from_slice(wire),
-            reservation: budget.reserve(wire.len()).expect("a fresh budget"),
+            reservation: share.reserve(wire.len()).expect("a fresh budget"),
         };
         match inflate(wire, coding, bytes_max).await {
             Ok(out) => {
-                assert_eq!(budget.bytes(), out.reservation.bytes());
-                assert!(out.bytes.len() <= budget.bytes());
+                assert_eq!(share.bytes(), out.reservation.bytes());
+                assert!(out.bytes.len() <= share.bytes());
                 Ok(out.bytes.to_vec())
             }
             Err(fault) => {
-                assert_eq!(budget.bytes(), 0);
+                assert_eq!(share.bytes(), 0);
                 Err(fault.reason)
             }
         }
@@ -233,6 +233,7 @@ mod tests {
         }
     }
 
+    /// Faults 48, 49.
     #[tokio::test]
     async fn members_and_frames_that_follow_each_other_decode_whole() {
         let wire = [gzip(b"abc"), gzip(b""), gzip(b"def")].concat();
@@ -242,6 +243,7 @@ mod tests {
         assert_eq!(run(&wire, Coding::Zstd, 100).await, Ok(b"abcdef".to_vec()));
     }
 
+    /// Faults 49.
     #[tokio::test]
     async fn garbage_after_the_end_is_refused() {
         for garbage in [&b"\0"[..], b"abc", &[0x1F, 0x8B], &[0xFF; 100]] {
@@ -252,6 +254,7 @@ mod tests {
         }
     }
 
+    /// Faults 46.
     #[tokio::test]
     async fn a_stream_cut_anywhere_is_refused() {
         for (wire, coding) in [(gzip(&noise(300)), Coding::Gzip), (zstd(&noise(300)), Coding::Zstd)]
@@ -263,6 +266,7 @@ mod tests {
         }
     }
 
+    /// Faults 46.
     #[tokio::test]
     async fn a_damaged_checksum_or_size_is_refused() {
         let wire = gzip(&noise(300));
@@ -273,6 +277,7 @@ mod tests {
         }
     }
 
+    /// Faults 47, 48.
     #[tokio::test]
     async fn a_bomb_stops_at_the_limit() {
         let data = vec![0; 30 << 20];
@@ -286,17 +291,18 @@ mod tests {
     #[tokio::test]
     async fn a_bomb_stops_at_the_budget_and_may_come_again() {
         let wire = gzip(&vec![0; 10 << 20]);
-        let budget = Budget::new(5 << 20);
+        let share = Share::alone(5 << 20);
         let admitted = Admitted {
-            reservation: budget.reserve(wire.len()).expect("a fresh budget"),
+            reservation: share.reserve(wire.len()).expect("a fresh budget"),
             bytes: wire.into(),
         };
         let fault = inflate(admitted, Coding::Gzip, 64 << 20).await.expect_err("no room");
         assert_eq!(fault.reason, Reason::Budget);
         assert!(fault.retry_after.is_some());
-        assert_eq!(budget.bytes(), 0);
+        assert_eq!(share.bytes(), 0);
     }
 
+    /// Faults 48.
     #[tokio::test]
     async fn a_zstd_window_over_8_mib_is_refused() {
         let data = noise(100_000);
@@ -308,5 +314,60 @@ mod tests {
         };
         assert_eq!(run(&compress(23), Coding::Zstd, 1 << 20).await.as_ref(), Ok(&data));
         assert_eq!(run(&compress(24), Coding::Zstd, 1 << 20).await, Err(Reason::Malformed));
+    }
+
+    /// Faults 46.
+    #[tokio::test]
+    async fn a_gzip_header_with_other_magic_method_or_reserved_flags_is_refused() {
+        let wire = gzip(b"abc");
+        for (place, value) in [(0, 0x1E), (1, 0x8C), (2, 7), (3, 0x20), (3, 0x40), (3, 0x80)] {
+            let mut damaged = wire.clone();
+            damaged[place] = value;
+            let read = run(&damaged, Coding::Gzip, 1000).await;
+            assert_eq!(read, Err(Reason::Malformed), "byte {place} = {value:#x}");
+        }
+        // Name and comment are allowed, and skipped: RFC 1952 section 2.3.1.
+        let named = [&wire[..3], &[0x18], &wire[4..10], b"name\0comment\0", &wire[10..]].concat();
+        assert_eq!(run(&named, Coding::Gzip, 1000).await, Ok(b"abc".to_vec()));
+    }
+
+    /// Faults 47.
+    #[tokio::test]
+    async fn a_bomb_of_ten_gibibytes_costs_no_more_than_the_limit() {
+        // Blocks of deflate after a full flush stand for themselves, so one can be repeated.
+        let mut encoder = flate2::Compress::new(flate2::Compression::best(), false);
+        let mut block = Vec::with_capacity(10_000);
+        encoder
+            .compress_vec(&vec![0; 1 << 20], &mut block, flate2::FlushCompress::Full)
+            .expect("room for it");
+        let head = b"\x1F\x8B\x08\0\0\0\0\0\0\xFF";
+        let bomb = [&head[..], &block.repeat(10 << 10)].concat();
+        assert!(bomb.len() < 20 << 20, "{} bytes", bomb.len());
+        // The share holds the wire bytes and the limit, and whatever went beyond it would be
+        // refused as over the budget instead.
+        let share = Share::alone(bomb.len() + (8 << 20));
+        let reservation = share.reserve(bomb.len()).expect("a fresh budget");
+        let wire = Admitted { bytes: bomb.into(), reservation };
+        let fault = inflate(wire, Coding::Gzip, 8 << 20).await.expect_err("too large");
+        assert_eq!((fault.reason, fault.retry_after), (Reason::TooLarge, None));
+        assert_eq!(share.bytes(), 0);
+    }
+
+    /// Faults 48.
+    #[tokio::test]
+    async fn a_zstd_header_is_not_taken_at_its_word() {
+        // Magic, descriptor, window or content size, then one raw block of three bytes that is the
+        // last: RFC 8878 section 3.1.1.
+        let frame = |header: &[u8]| [b"\x28\xB5\x2F\xFD", header, b"\x19\0\0abc"].concat();
+        let read = async |header: &[u8]| run(&frame(header), Coding::Zstd, 1 << 20).await;
+        assert_eq!(read(&[0x20, 3]).await, Ok(b"abc".to_vec()), "one segment of three bytes");
+        assert_eq!(read(&[0x20, 2]).await, Err(Reason::Malformed), "less than there is");
+        assert_eq!(read(&[0x20, 4]).await, Err(Reason::Malformed), "more than there is");
+        let gibibyte = [&[0xA0][..], &(1_u32 << 30).to_le_bytes()].concat();
+        assert_eq!(read(&gibibyte).await, Err(Reason::Malformed), "a gibibyte in one segment");
+        assert_eq!(read(&[0x00, 13 << 3]).await, Ok(b"abc".to_vec()), "a window of 8 MiB");
+        assert_eq!(read(&[0x00, 20 << 3]).await, Err(Reason::Malformed), "a window of 1 GiB");
+        assert_eq!(read(&[0x21, 7, 3]).await, Err(Reason::Malformed), "dictionary number 7");
+        assert_eq!(read(&[0x28, 3]).await, Err(Reason::Malformed), "the reserved bit");
     }
 }

@@ -11,9 +11,11 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use spanwire_codec::json;
 use spanwire_codec::message::{ExportTracePartialSuccess, ExportTraceServiceResponse};
-use spanwire_codec::view::{self, Checked};
+use spanwire_codec::view::Checked;
 
 use crate::body::Admitted;
+use crate::connection::Shared;
+use crate::elements;
 use crate::fault::Fault;
 use crate::inflate::{Coding, inflate};
 use crate::sink::{Accepted, Encoding, Received, Sink, Transport};
@@ -29,7 +31,7 @@ pub(crate) struct Form {
 
 /// Takes one body all the way to the sink. The answer counts the spans rejected here as well.
 pub(crate) async fn take<S: Sink>(
-    sink: &S,
+    shared: &Shared<S>,
     tally: &mut Tally<'_>,
     wire: Admitted,
     form: Form,
@@ -40,11 +42,16 @@ pub(crate) async fn take<S: Sink>(
         Some(coding) => inflate(wire, coding, bytes_max).await?,
         None => wire,
     };
+    let elements_max = shared.settings.elements_max;
     let (checked, mut reservation) = match form.encoding {
-        Encoding::Protobuf if plain.bytes.len() <= INLINE_PROTOBUF_BYTES => check(plain)?,
-        Encoding::Json if plain.bytes.len() <= INLINE_JSON_BYTES => check_json(plain)?,
-        Encoding::Protobuf => aside(move || check(plain)).await?,
-        Encoding::Json => aside(move || check_json(plain)).await?,
+        Encoding::Protobuf if plain.bytes.len() <= INLINE_PROTOBUF_BYTES => {
+            check(plain, elements_max)?
+        }
+        Encoding::Json if plain.bytes.len() <= INLINE_JSON_BYTES => {
+            check_json(plain, elements_max)?
+        }
+        Encoding::Protobuf => aside(move || check(plain, elements_max)).await?,
+        Encoding::Json => aside(move || check_json(plain, elements_max)).await?,
     };
     let Checked { request, spans, rejected, reason } = checked;
     tally.decoded(request.len(), spans as u64 + rejected as u64);
@@ -65,7 +72,7 @@ pub(crate) async fn take<S: Sink>(
         encoding: form.encoding,
         reservation,
     };
-    let theirs = sink.accept(received).await?;
+    let theirs = shared.sink.accept(received).await?;
     Ok(joined(own, theirs, spans as u64))
 }
 
@@ -87,14 +94,12 @@ pub(crate) async fn caught(
 
 type Intact = (Checked, crate::budget::Reservation);
 
-fn check(plain: Admitted) -> Result<Intact, Fault> {
+fn check(plain: Admitted, elements_max: usize) -> Result<Intact, Fault> {
     let Admitted { bytes, reservation } = plain;
-    let checked = view::reject_malformed(bytes)
-        .map_err(|malformed| Fault::new(Reason::Malformed, malformed.to_string()))?;
-    Ok((checked, reservation))
+    Ok((elements::check(bytes, elements_max)?, reservation))
 }
 
-fn check_json(plain: Admitted) -> Result<Intact, Fault> {
+fn check_json(plain: Admitted, elements_max: usize) -> Result<Intact, Fault> {
     let Admitted { bytes, mut reservation } = plain;
     let request = json::read_request(&bytes)
         .map_err(|error| Fault::new(Reason::Malformed, error.to_string()))?;
@@ -103,7 +108,7 @@ fn check_json(plain: Admitted) -> Result<Intact, Fault> {
     if beyond > 0 && !reservation.grow(beyond) {
         return Err(Fault::budget());
     }
-    check(Admitted { bytes: request.into(), reservation })
+    check(Admitted { bytes: request.into(), reservation }, elements_max)
 }
 
 /// Runs long work on Tokio's blocking threads, so that this worker's other connections go on.

@@ -12,10 +12,17 @@
 //!   for good: HTTP 413, or RESOURCE_EXHAUSTED without RetryInfo.
 //! - The requests in flight never hold more than
 //!   [`in_flight_bytes_max`](Builder::in_flight_bytes_max); what does not fit is asked to come
-//!   back: HTTP 429 with `Retry-After`, or RESOURCE_EXHAUSTED with RetryInfo.
+//!   back: HTTP 429 with `Retry-After`, or RESOURCE_EXHAUSTED with RetryInfo. No connection takes
+//!   more than [`connection_bytes_max`](Builder::connection_bytes_max) of it.
+//! - A request of more than [`elements_max`](Builder::elements_max) elements is refused for good,
+//!   however few its bytes.
 //! - No memory is allocated on a peer's word alone beyond 1 MiB a request.
 //! - A malformed span is answered for by partial success, and its neighbours reach the sink byte
 //!   for byte. A request without spans succeeds and reaches no sink.
+//! - A peer that falls silent, dribbles, reads nothing or is gone holds its connection for a set
+//!   time, and what it held is given back then.
+//! - A connection that ends of age or by shutdown, within its grace, has answered what it took over;
+//!   an HTTP/2 peer is told which of its requests were not looked at.
 //! - Each request is counted once, as accepted or as refused with a [`Reason`].
 //! - Nothing a peer or the operating system does ends the accept loop.
 //!
@@ -49,6 +56,7 @@ mod body;
 mod budget;
 mod builder;
 mod connection;
+mod elements;
 mod fault;
 mod grpc;
 mod http;
@@ -56,7 +64,9 @@ mod inflate;
 mod intake;
 mod listener;
 mod receiver;
+mod settings;
 mod sink;
+mod socket;
 mod stats;
 
 pub use builder::{BindError, Builder};

@@ -121,6 +121,7 @@ mod tests {
         }
     }
 
+    /// Faults 74.
     #[tokio::test]
     async fn connections_are_accepted_after_every_error_of_the_system() {
         const EMFILE: i32 = 24;
@@ -131,7 +132,7 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let counters = Arc::new(Counters::default());
         let settings = Receiver::builder().settings();
-        let budget = Budget::new(settings.in_flight_bytes_max);
+        let budget = Arc::new(Budget::new(settings.in_flight_bytes_max));
         let sink = async |_: Received| Ok(Accepted::default());
         let shared = Shared::new(sink, settings, Arc::clone(&counters), budget);
         let (phase, watched) = watch::channel(Phase::Serving);

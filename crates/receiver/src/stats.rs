@@ -16,9 +16,10 @@ pub enum Reason {
     ContentType,
     /// A compression that is not supported.
     ContentEncoding,
-    /// The request is over its size limit, as sent or after decompression.
+    /// The request is over its limit of bytes, as sent or after decompression, or of elements.
     TooLarge,
-    /// The bytes of the requests in flight left no room for this one.
+    /// The bytes of the requests in flight, of the receiver or of the connection, left no room for
+    /// this one.
     Budget,
     /// The body broke the rules of HTTP or gRPC: cut short, too long, or not exactly one message.
     Framing,
@@ -100,7 +101,8 @@ pub struct Stats {
     pub connections_open: usize,
     /// Connections accepted so far.
     pub connections_accepted: u64,
-    /// Connections that ended with an error: bad HTTP, a timeout, a peer gone.
+    /// Connections that ended with an error: bad HTTP, a timeout, a peer gone, no end within the
+    /// grace of their age.
     pub connections_failed: u64,
     /// Times the operating system refused to hand over a connection.
     pub accept_errors: u64,

@@ -73,6 +73,7 @@ async fn continuous_export_shares_one_connection() {
     assert_eq!(stats.in_flight_bytes, 0);
 }
 
+/// Faults 1, 2.
 #[tokio::test]
 async fn a_request_without_spans_succeeds_and_reaches_no_sink() {
     let receiver = start(async |_| panic!("nothing to accept")).await;
@@ -85,6 +86,7 @@ async fn a_request_without_spans_succeeds_and_reaches_no_sink() {
     assert_eq!(receiver.stats().grpc.requests_accepted, 3);
 }
 
+/// Faults 21.
 #[tokio::test]
 async fn malformed_spans_are_rejected_and_their_neighbours_pass() {
     let (sink, mut requests) = channel(8);
@@ -171,6 +173,7 @@ async fn each_refusal_of_the_sink_is_a_status_and_is_counted_with_its_spans() {
     }
 }
 
+/// Faults 91.
 #[tokio::test]
 async fn a_full_queue_asks_the_peer_to_come_back() {
     let (sink, mut requests) = channel(1);
@@ -194,6 +197,7 @@ async fn a_queued_request_stays_in_the_budget_until_it_is_dropped() {
     assert_eq!(receiver.stats().in_flight_bytes, 0);
 }
 
+/// Faults 54, 56, 81.
 #[tokio::test]
 async fn anything_but_one_whole_message_is_internal_and_reaches_no_sink() {
     let receiver = start(async |_| panic!("nothing to accept")).await;
@@ -231,6 +235,7 @@ async fn an_uncompressed_message_may_come_under_a_grpc_encoding() {
     }
 }
 
+/// Faults 55.
 #[tokio::test]
 async fn an_unknown_encoding_is_unimplemented_and_told_the_known_ones() {
     let receiver = start(take_all).await;
@@ -240,6 +245,7 @@ async fn an_unknown_encoding_is_unimplemented_and_told_the_known_ones() {
     assert_eq!(call.headers["grpc-accept-encoding"], "identity,gzip,zstd");
 }
 
+/// Faults 83, 87.
 #[tokio::test]
 async fn what_is_not_this_method_is_refused_without_reading_it() {
     let receiver = start(async |_| panic!("nothing to accept")).await;
@@ -275,33 +281,7 @@ async fn content_type_parameters_and_subtype_proto_are_served() {
     }
 }
 
-#[tokio::test]
-async fn a_message_over_the_limit_is_refused_for_good_by_its_length_alone() {
-    let receiver = start(take_all).await;
-    let mut http2 = Http2::connect(receiver.grpc_address()).await;
-    for length in [(64 << 20) + 1, u32::MAX] {
-        let mut stream = http2.open(EXPORT, &[("content-type", "application/grpc")]).await;
-        stream.data(&[&[0], &length.to_be_bytes()[..]].concat(), false);
-        let call = stream.answer().await;
-        assert_eq!(verdict(&call), (8, false));
-    }
-    assert_eq!(receiver.stats().grpc.refused(Reason::TooLarge).requests, 2);
-}
-
-#[tokio::test]
-async fn a_message_at_the_limit_passes_and_one_byte_more_does_not() {
-    let body = wire(100);
-    for (limit, code) in [(body.len(), 0), (body.len() - 1, 8)] {
-        let receiver = start_with(take_all, |builder| builder.grpc_request_bytes_max(limit)).await;
-        let mut http2 = Http2::connect(receiver.grpc_address()).await;
-        assert_eq!(verdict(&http2.call(&[], &framed(0, &body)).await), (code, false));
-        for (encoding, body) in [("gzip", gzip(&body)), ("zstd", zstd(&body))] {
-            let call = http2.call(&[("grpc-encoding", encoding)], &framed(1, &body)).await;
-            assert_eq!(verdict(&call), (code, false), "{encoding}");
-        }
-    }
-}
-
+/// Faults 3.
 #[tokio::test]
 async fn a_message_cut_at_any_byte_is_an_invalid_argument() {
     let receiver = start(take_all).await;
@@ -314,6 +294,7 @@ async fn a_message_cut_at_any_byte_is_an_invalid_argument() {
     assert_eq!(receiver.stats().grpc.spans_accepted, 0);
 }
 
+/// Faults 46, 49.
 #[tokio::test]
 async fn a_corrupt_compressed_message_is_an_invalid_argument() {
     let receiver = start(take_all).await;
@@ -323,41 +304,6 @@ async fn a_corrupt_compressed_message_is_an_invalid_argument() {
         let call = http2.call(&[("grpc-encoding", "gzip")], &framed(1, body)).await;
         assert_eq!(verdict(&call), (3, false));
     }
-}
-
-#[tokio::test]
-async fn a_full_budget_asks_the_peer_to_come_back_before_the_message_is_read() {
-    let (gate, mut arrivals, answers) = Gate::new();
-    let body = wire(1000);
-    let receiver = start_with(gate, |builder| {
-        builder
-            .grpc_request_bytes_max(body.len())
-            .http_request_bytes_max(body.len())
-            .in_flight_bytes_max(2 * body.len())
-    })
-    .await;
-    let mut http2 = Http2::connect(receiver.grpc_address()).await;
-    let mut held = Vec::new();
-    for _ in 0..2 {
-        let mut http2 = http2.clone();
-        let body = framed(0, &body);
-        held.push(tokio::spawn(async move { http2.call(&[], &body).await }));
-        assert_eq!(soon(arrivals.recv()).await, Some(1000));
-    }
-    assert_eq!(receiver.stats().in_flight_bytes, 2 * body.len());
-
-    let mut stream = http2.open(EXPORT, &[("content-type", "application/grpc")]).await;
-    stream.data(&framed(0, &body)[..5], false);
-    assert_eq!(verdict(&stream.answer().await), (8, true));
-
-    answers.add_permits(2);
-    for call in held {
-        assert_eq!(call.await.expect("no panic").code, 0);
-    }
-    answers.add_permits(1);
-    assert_eq!(http2.call(&[], &framed(0, &body)).await.code, 0);
-    assert_eq!(receiver.stats().in_flight_bytes, 0);
-    assert_eq!(receiver.stats().grpc.refused(Reason::Budget).requests, 1);
 }
 
 #[tokio::test]
@@ -376,6 +322,7 @@ async fn a_sink_that_panics_fails_its_request_for_good_and_no_other() {
     assert_eq!((stats.connections_accepted, stats.in_flight_bytes), (2, 0));
 }
 
+/// Faults 86.
 #[tokio::test]
 async fn a_reset_stream_gives_its_bytes_back_and_is_counted() {
     let receiver = start(take_all).await;
@@ -389,6 +336,7 @@ async fn a_reset_stream_gives_its_bytes_back_and_is_counted() {
     assert_eq!(receiver.stats().in_flight_bytes, 0);
 }
 
+/// Faults 72.
 #[tokio::test]
 async fn a_connection_lost_while_the_sink_works_is_counted_with_its_spans() {
     let (gate, mut arrivals, _answers) = Gate::new();
@@ -406,6 +354,7 @@ async fn a_connection_lost_while_the_sink_works_is_counted_with_its_spans() {
     assert_eq!(receiver.stats().in_flight_bytes, 0);
 }
 
+/// Faults 84, 85.
 #[tokio::test]
 async fn the_peers_deadline_is_kept() {
     let (gate, mut arrivals, _answers) = Gate::new();
@@ -423,10 +372,13 @@ async fn the_peers_deadline_is_kept() {
     assert_eq!(receiver.stats().grpc.refused(Reason::Timeout).requests, 2);
 }
 
+/// Faults 68.
 #[tokio::test]
 async fn a_message_that_does_not_arrive_in_time_is_given_up() {
-    let receiver =
-        start_with(take_all, |builder| builder.body_read_timeout(Duration::from_millis(50))).await;
+    let receiver = start_with(take_all, |builder| {
+        builder.body_read_timeout(Duration::from_millis(50), 1 << 20)
+    })
+    .await;
     let mut http2 = Http2::connect(receiver.grpc_address()).await;
     let mut stream = http2.open(EXPORT, &[("content-type", "application/grpc")]).await;
     stream.data(&framed(0, &wire(1))[..9], false);
@@ -450,4 +402,55 @@ async fn an_answer_is_one_message_and_trailers() {
     let partial = response.partial_success.expect("a warning");
     assert_eq!(partial.rejected_spans, 0);
     assert_eq!(partial.error_message, "slow down, please");
+}
+
+/// Faults 53.
+#[tokio::test]
+async fn a_compressed_nothing_is_an_empty_request() {
+    let receiver = start(async |_| panic!("nothing to accept")).await;
+    let mut http2 = Http2::connect(receiver.grpc_address()).await;
+    for (encoding, body) in [("gzip", gzip(b"")), ("zstd", zstd(b""))] {
+        let call = http2.call(&[("grpc-encoding", encoding)], &framed(1, &body)).await;
+        assert_eq!(call.code, 0, "{encoding}");
+    }
+}
+
+/// Faults 84.
+#[tokio::test]
+async fn a_timeout_far_away_is_kept_and_one_that_is_none_is_refused() {
+    let receiver = start(take_all).await;
+    let mut http2 = Http2::connect(receiver.grpc_address()).await;
+    let body = framed(0, &wire(1));
+    for (timeout, code) in
+        [("99999999999H", 0), ("1H", 0), ("-1S", 13), ("1", 13), ("1 S", 13), ("H", 13)]
+    {
+        let call = http2.call(&[("grpc-timeout", timeout)], &body).await;
+        assert_eq!(call.code, code, "{timeout}");
+    }
+}
+
+/// Faults 88.
+#[tokio::test]
+async fn metadata_is_passed_over_or_refused_in_order() {
+    let receiver = start(take_all).await;
+    let mut http2 = Http2::connect(receiver.grpc_address()).await;
+    let body = framed(0, &wire(1));
+    // What concerns nobody here, well-formed by gRPC's rules or not.
+    let request = Request::post(format!("http://test{EXPORT}"))
+        .header("content-type", "application/grpc")
+        .header("trace-bin", "not base64!")
+        .header("empty", "")
+        .header("raw", http::HeaderValue::from_bytes(b"\xC3\xA9\xFF").expect("opaque"));
+    let mut call = http2.open_request(request.body(()).expect("a request")).await;
+    call.data(&body, true);
+    assert_eq!(call.answer().await.code, 0);
+
+    // A thousand keys are over the limit of 16 KiB.
+    let mut request = Request::post(format!("http://test{EXPORT}"));
+    for number in 0..1000 {
+        request = request.header(format!("key-{number}"), "v");
+    }
+    let call = http2.open_request(request.body(()).expect("a request")).await;
+    assert_eq!(call.answer().await.http_status, 431);
+    assert_eq!(http2.call(&[], &body).await.code, 0, "the connection goes on");
 }

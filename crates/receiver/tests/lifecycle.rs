@@ -5,7 +5,9 @@ mod support;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use spanwire_receiver::{BindError, Receiver, Shutdown};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message as _;
+use spanwire_receiver::{BindError, Reason, Receiver, Shutdown, channel};
 use support::*;
 use tokio::net::TcpStream;
 
@@ -70,7 +72,7 @@ async fn shutdown_keeps_its_deadline_and_tells_what_it_cut() {
     assert_eq!(shutdown.connections_cut, 1);
     let stats = receiver.stats();
     assert_eq!((stats.connections_open, stats.in_flight_bytes), (0, 0));
-    let cancelled = stats.http.refused(spanwire_receiver::Reason::Cancelled);
+    let cancelled = stats.http.refused(Reason::Cancelled);
     assert_eq!((cancelled.requests, cancelled.spans), (1, 7));
 }
 
@@ -96,6 +98,7 @@ async fn a_dropped_receiver_stops_serving() {
     soon(async { while TcpStream::connect(address).await.is_ok() {} }).await;
 }
 
+/// Faults 69.
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     let (gate, mut arrivals, answers) = Gate::new();
@@ -114,6 +117,7 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     assert_eq!(call.answer().await.code, 0);
 }
 
+/// Faults 79, 89.
 #[tokio::test]
 async fn a_peer_that_answers_no_ping_loses_its_connection() {
     let moment = Duration::from_millis(50);
@@ -146,6 +150,7 @@ async fn connections_over_the_limit_wait_for_a_place() {
     assert_eq!(receiver.stats().connections_accepted, 2);
 }
 
+/// Faults 80.
 #[tokio::test]
 async fn streams_over_the_limit_are_refused_unprocessed() {
     let (gate, mut arrivals, answers) = Gate::new();
@@ -178,6 +183,7 @@ async fn streams_over_the_limit_are_refused_unprocessed() {
     assert!(arrivals.try_recv().is_err());
 }
 
+/// Faults 75.
 #[tokio::test]
 async fn a_rapid_reset_ends_its_connection_and_no_other() {
     let receiver = start(take_all).await;
@@ -207,6 +213,7 @@ async fn a_rapid_reset_ends_its_connection_and_no_other() {
     assert_eq!(bystander.call(&[], &framed(0, &wire(1))).await.code, 0);
 }
 
+/// Faults 73.
 #[tokio::test]
 async fn bytes_of_another_protocol_end_their_connection_and_no_other() {
     let receiver = start(take_all).await;
@@ -253,6 +260,12 @@ async fn what_cannot_be_served_is_an_error() {
         builder.clone().connection_window_bytes(1 << 31),
         builder.clone().header_bytes_max(8191),
         builder.clone().idle_max(Duration::ZERO),
+        builder.clone().write_timeout(Duration::ZERO),
+        builder.clone().connection_age_max(Duration::ZERO, LONG),
+        builder.clone().connection_age_max(LONG, Duration::ZERO),
+        builder.clone().body_read_timeout(LONG, 0),
+        builder.clone().elements_max(0),
+        builder.clone().connection_bytes_max((128 << 20) - 1),
     ] {
         let bound = wrong.clone().bind(take_all).await;
         assert!(matches!(bound, Err(BindError::Setting { .. })), "{wrong:?}");
@@ -262,8 +275,162 @@ async fn what_cannot_be_served_is_an_error() {
         .frame_bytes_max((16 << 20) - 1)
         .stream_window_bytes((1 << 31) - 1)
         .connection_window_bytes((1 << 31) - 1)
-        .header_bytes_max(8192);
+        .header_bytes_max(8192)
+        .connection_bytes_max(128 << 20)
+        .keep_alive(Duration::MAX, Duration::MAX)
+        .header_read_timeout(Duration::MAX)
+        .body_read_timeout(Duration::MAX, u32::MAX)
+        .write_timeout(Duration::MAX)
+        .idle_max(Duration::MAX)
+        .connection_age_max(Duration::MAX, Duration::MAX);
     let receiver = extreme.bind(take_all).await.expect("within every range");
     assert_eq!(receiver.grpc_address(), None);
     assert_eq!(post(&receiver, PROTOBUF, &wire(1)).await.status, 200);
+}
+
+/// One call after the other, each with one span of its own, on whatever connection there is: a
+/// connection that says goodbye is replaced, and what it did not answer is sent again. Tells how
+/// many connections it took.
+async fn call_on_and_on(address: Option<SocketAddr>, spans: std::ops::Range<usize>) -> usize {
+    let mut connections = 0;
+    let mut client = None;
+    for number in spans {
+        loop {
+            let http2 = match client.take() {
+                Some(http2) => http2,
+                None => {
+                    connections += 1;
+                    let tcp = TcpStream::connect(address.expect("served")).await;
+                    let (client, connection) =
+                        h2::client::handshake(tcp.expect("it listens")).await.expect("HTTP/2");
+                    tokio::spawn(connection);
+                    client
+                }
+            };
+            let Ok(http2) = http2.ready().await else { continue };
+            let call = http::Request::post(format!("http://test{EXPORT}"))
+                .header("content-type", "application/grpc")
+                .body(())
+                .expect("a request");
+            let mut http2 = http2;
+            let Ok((response, mut send)) = http2.send_request(call, false) else { continue };
+            let body = framed(0, &request_of(vec![span(number)]).encode_to_vec());
+            let _ = send.send_data(body.into(), true);
+            // An answer with an error is not expected, and one that breaks off is no answer.
+            let Ok(response) = response.await else { continue };
+            assert!(!response.headers().contains_key("grpc-status"), "{response:?}");
+            let mut body = response.into_body();
+            while let Some(data) = body.data().await {
+                data.expect("the body");
+            }
+            let Ok(Some(trailers)) = body.trailers().await else { continue };
+            assert_eq!(trailers["grpc-status"], "0");
+            client = Some(http2);
+            break;
+        }
+    }
+    connections
+}
+
+/// Faults 90.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_end_of_age_lose_nothing_and_double_nothing() {
+    let (sink, mut requests) = channel(10_000);
+    let receiver =
+        start_with(sink, |builder| builder.connection_age_max(Duration::from_millis(20), LONG))
+            .await;
+    let address = receiver.grpc_address();
+    let peers: Vec<_> = (0..8)
+        .map(|peer| tokio::spawn(call_on_and_on(address, peer * 300..(peer + 1) * 300)))
+        .collect();
+    let mut connections = 0;
+    for peer in peers {
+        connections += soon(peer).await.expect("no panic");
+    }
+    assert!(connections > 8, "no connection came of age");
+    let mut seen = vec![0; 8 * 300];
+    while let Ok(received) = requests.try_recv() {
+        let request = ExportTraceServiceRequest::decode(received.request).expect("valid");
+        let span = &request.resource_spans[0].scope_spans[0].spans[0];
+        let id: [u8; 8] = span.span_id[..].try_into().expect("eight bytes");
+        seen[u64::from_be_bytes(id) as usize - 1] += 1;
+    }
+    assert!(seen.iter().all(|times| *times == 1), "lost or doubled: {seen:?}");
+    until(|| receiver.stats().connections_open == 0).await;
+    assert_eq!(receiver.stats().connections_failed, 0);
+}
+
+/// Faults 90.
+#[tokio::test]
+async fn a_connection_of_age_finishes_its_request_and_is_cut_after_its_grace() {
+    let moment = Duration::from_millis(50);
+    for (grace, is_cut) in [(LONG, false), (moment, true)] {
+        let (gate, mut arrivals, answers) = Gate::new();
+        let receiver = start_with(gate, |builder| builder.connection_age_max(moment, grace)).await;
+        let mut http2 = Http2::connect(receiver.grpc_address()).await;
+        let mut call = http2.open(EXPORT, &[("content-type", "application/grpc")]).await;
+        call.data(&framed(0, &wire(1)), true);
+        assert_eq!(soon(arrivals.recv()).await, Some(1));
+        let mut http = Http1::connect(receiver.http_address()).await;
+        http.send(&[head(PROTOBUF, wire(2).len()), wire(2)].concat()).await;
+        assert_eq!(soon(arrivals.recv()).await, Some(2));
+        if is_cut {
+            until(|| receiver.stats().connections_open == 0).await;
+            assert_eq!(receiver.stats().connections_failed, 2);
+            let stats = receiver.stats();
+            let cancelled = stats.grpc.refused(Reason::Cancelled).spans
+                + stats.http.refused(Reason::Cancelled).spans;
+            assert_eq!(cancelled, 3);
+        } else {
+            // Both have come of age by then: the runtime's timers go off in order.
+            tokio::time::sleep(4 * moment).await;
+            assert!(soon(http2.0.clone().ready()).await.is_err(), "the goodbye has come");
+            answers.add_permits(2);
+            assert_eq!(call.answer().await.code, 0);
+            let answer = http.answer().await;
+            assert_eq!((answer.status, &*answer.headers["connection"]), (200, "close"));
+            assert!(http.closes().await);
+            until(|| receiver.stats().connections_open == 0).await;
+            assert_eq!(receiver.stats().connections_failed, 0);
+        }
+    }
+}
+
+/// Set in the process that runs out of file descriptors.
+const STARVED: &str = "SPANWIRE_TEST_STARVED";
+
+/// Faults 74.
+#[tokio::test]
+async fn a_process_without_file_descriptors_accepts_again_once_it_has_some() {
+    if std::env::var_os(STARVED).is_some() {
+        return starve().await;
+    }
+    // The limit is for a process of its own, which the other tests of this one do not share.
+    let this = std::env::current_exe().expect("a test binary");
+    let name = "a_process_without_file_descriptors_accepts_again_once_it_has_some";
+    let script = format!("ulimit -n 64 && exec '{}' --exact {name} --nocapture", this.display());
+    let output = tokio::process::Command::new("sh").args(["-c", &script]).env(STARVED, "").output();
+    let output = soon(output).await.expect("a shell");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+}
+
+async fn starve() {
+    let receiver = start(take_all).await;
+    let mut fillers = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        fillers.push(file);
+    }
+    assert!(fillers.len() < 64, "the limit holds");
+    // One descriptor for the peer's end, none for the receiver's.
+    fillers.pop();
+    let begun = Instant::now();
+    let mut http = Http1::connect(receiver.http_address()).await;
+    http.send(&head(PROTOBUF, 0)).await;
+    until(|| receiver.stats().accept_errors >= 5).await;
+    // Four pauses of 10 ms and more, each twice the one before.
+    assert!(begun.elapsed() >= Duration::from_millis(10 + 20 + 40 + 80), "no busy loop");
+    assert_eq!(receiver.stats().connections_accepted, 0);
+    drop(fillers);
+    assert_eq!(http_answer(&mut http).await, 200);
 }

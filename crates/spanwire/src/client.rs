@@ -8,22 +8,27 @@ use spanwire_batcher::{Batcher, Bounds, InvalidBounds, InvalidLimits, Queue};
 use spanwire_codec::encode::EncodedResource;
 use spanwire_model::{Resource, Scope, Text};
 use spanwire_pool::{ChunkPool, ChunkSettings};
+use spanwire_tracer::propagation::Propagators;
 use spanwire_tracer::{Provider, Tracer};
-use spanwire_transport::{
-    InvalidConfig, InvalidRetrySettings, Protocol, RetryPolicy, Transport, TransportConfig,
-};
+use spanwire_transport::{InvalidConfig, InvalidRetrySettings};
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::builder::Builder;
 use crate::config::Config;
-use crate::exporter::{Command, Exporter, Line, QueueOutlet, Reply, Shared, State};
+use crate::destination::Destination;
+use crate::explain::Explanation;
+use crate::exporter::{Accounts, Command, Exporter, Reply, State};
+use crate::line::Line;
+use crate::shared::{QueueOutlet, Shared};
 use crate::stats::Stats;
+use crate::way::Way;
 
 /// Records spans and sends them to an OTLP collector.
 ///
-/// Clones are the same client. It has a thread and a runtime of its own and can be made, used and
+/// Clones are the same client. In a fork of its process a client records and sends nothing, and every
+/// call returns at once; the child may make a client of its own. It has a thread and a runtime of its own and can be made, used and
 /// dropped anywhere: without a runtime, within one, in a destructor. Dropping the last clone shuts
 /// it down, waiting for about [`Config::drop_timeout`] at most; tracers do not keep it alive.
 ///
@@ -48,9 +53,10 @@ pub struct Client {
 }
 
 struct Inner {
-    provider: Provider,
-    shared: Arc<Shared>,
+    accounts: Accounts,
     commands: mpsc::Sender<Command>,
+    explanation: Explanation,
+    propagators: Propagators,
     drop_timeout: Duration,
 }
 
@@ -87,6 +93,14 @@ pub enum BuildError {
         /// What was asked for.
         bytes: usize,
     },
+    /// A file could not be opened.
+    #[error("cannot write spans to {destination}")]
+    Output {
+        /// Where to.
+        destination: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// Runtime or thread.
     #[error("cannot start the exporter's thread")]
     Thread(#[from] io::Error),
@@ -118,6 +132,17 @@ impl Client {
     /// [`BuildError`] for settings that cannot work. A collector that is not there is no error: spans
     /// wait for it within the limits.
     pub fn new(config: Config) -> Result<Self, BuildError> {
+        Self::builder().environment(false).config(config).build()
+    }
+
+    pub(crate) fn explained(
+        config: Config,
+        explanation: Explanation,
+    ) -> Result<Self, BuildError> {
+        if config.disabled {
+            return Ok(Self::disabled(&config, explanation));
+        }
+        config.diagnostics.explain(&explanation, std::time::Instant::now());
         let batch = &config.batch;
         let pool = ChunkPool::new(ChunkSettings {
             bytes_max: batch.memory_bytes_max,
@@ -125,14 +150,10 @@ impl Client {
             trim_threshold_bytes: batch.queue_bytes(),
             ..ChunkSettings::default()
         });
-        let retry = RetryPolicy::new(config.retry)?;
         let resource = EncodedResource::new(&resource(&config));
         let limits =
             spanwire_batcher::Limits::new(batch.spans_max, batch.request_bytes_max, batch.age_max)?
                 .with_overhead(resource.request_len(0) + HEADER_GROWTH)?;
-        if config.requests_in_flight_max == 0 {
-            return Err(BuildError::NoRequests);
-        }
         if batch.queue_bytes() < ChunkSettings::default().chunk_bytes {
             return Err(BuildError::TooLittleMemory { bytes: batch.memory_bytes_max });
         }
@@ -145,54 +166,72 @@ impl Client {
         let smallest = ChunkSettings::default().initial_bytes;
         let queue = Queue::new(Bounds::new((queue_bytes / smallest).max(1), queue_bytes)?);
         let wake_bytes = batch.request_bytes_max.min(queue_bytes) / 4;
-        let shared = Arc::new(Shared::new(queue, batch.overflow, wake_bytes));
+        let shared =
+            Arc::new(Shared::new(queue, batch.queue_spans_max, batch.overflow, wake_bytes));
         let provider = Provider::builder()
             .sampler(config.sampler.clone())
             .limits(config.limits)
             .pool(pool)
             .build(QueueOutlet(Arc::clone(&shared)));
 
-        let transport_config = transport_config(&config)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut runtime = OwnRuntime(Some(runtime));
-        let transport = runtime.enter(|| Transport::new(&transport_config))?;
+        let lines = runtime.enter(|| lines(&config, &shared))?;
+        let accounts = Accounts { shared, provider, lines, nowhere: Arc::default() };
         let exporter = Exporter {
-            shared: Arc::clone(&shared),
-            provider: provider.clone(),
-            line: Arc::new(Line {
-                transport,
-                retry,
-                retry_if: config.retry_if,
-                permits: Semaphore::new(config.requests_in_flight_max),
-            }),
+            accounts: accounts.clone(),
             resource,
-            request_bytes_max: batch.request_bytes_max,
             in_flight_bytes_max: batch.in_flight_bytes(),
             // An interval of zero would be a busy loop, and a panic in Tokio.
             tick: batch.age_max.clamp(Duration::from_millis(1), FOREVER),
             strategy: batch.strategy,
             batcher: Batcher::new(limits, batch.strategy),
+            diagnostics: config.diagnostics.clone(),
             state: State::default(),
         };
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         std::thread::Builder::new()
             .name("spanwire-export".into())
-            .spawn(move || runtime.run(exporter.run(received)))?;
-        let drop_timeout = config.drop_timeout;
-        Ok(Self { inner: Arc::new(Inner { provider, shared, commands, drop_timeout }) })
+            .spawn(move || {
+                // What it records would be about the sending of what it records.
+                spanwire_tracer::suppress_on_this_thread();
+                runtime.run(exporter.run(received));
+            })?;
+        Ok(Self::of(accounts, commands, &config, explanation))
+    }
+
+    fn of(
+        accounts: Accounts,
+        commands: mpsc::Sender<Command>,
+        config: &Config,
+        explanation: Explanation,
+    ) -> Self {
+        let (propagators, drop_timeout) = (config.propagators.clone(), config.drop_timeout);
+        let inner = Inner { accounts, commands, explanation, propagators, drop_timeout };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Records nothing, has no thread and no socket, and is as good as shut down.
+    fn disabled(config: &Config, explanation: Explanation) -> Self {
+        let provider = Provider::disabled();
+        let shared = Arc::new(Shared::disabled());
+        let accounts = Accounts { shared, provider, lines: Arc::new([]), nowhere: Arc::default() };
+        // Nobody is there to answer a command, which callers take for the end.
+        let (commands, _) = mpsc::channel(1);
+        Self::of(accounts, commands, config, explanation)
     }
 
     /// A tracer for a library of this name, the same one each time. It records as long as the client
     /// lives.
     #[must_use]
     pub fn tracer(&self, name: impl Into<Text>) -> Tracer {
-        self.inner.provider.tracer(name)
+        self.inner.accounts.provider.tracer(name)
     }
 
     /// A tracer for a scope with version, attributes or schema.
     #[must_use]
     pub fn tracer_of(&self, scope: &Scope) -> Tracer {
-        self.inner.provider.tracer_of(scope)
+        self.inner.accounts.provider.tracer_of(scope)
     }
 
     /// Sends every span that has ended so far and waits until each is accepted or lost, at most
@@ -219,10 +258,29 @@ impl Client {
         self.inner.ask_blocking(within, |deadline, reply| Command::Shutdown { deadline, reply })
     }
 
-    /// Where every span is; to be read at any time.
+    /// Where every span is; to be read at any time. With several destinations this is the account
+    /// of the first; [`stats_of_all`](Self::stats_of_all) has the others.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.inner.stats()
+        self.inner.accounts.stats().swap_remove(0)
+    }
+
+    /// Where every span is, for each destination in the order they were given.
+    #[must_use]
+    pub fn stats_of_all(&self) -> Vec<Stats> {
+        self.inner.accounts.stats()
+    }
+
+    /// Each setting in effect, and where it comes from.
+    #[must_use]
+    pub fn explain(&self) -> &Explanation {
+        &self.inner.explanation
+    }
+
+    /// How contexts travel to other processes: what [`Config::propagators`] says.
+    #[must_use]
+    pub fn propagators(&self) -> &Propagators {
+        &self.inner.propagators
     }
 
     async fn ask(
@@ -230,6 +288,9 @@ impl Client {
         within: Duration,
         command: impl FnOnce(Instant, Reply) -> Command,
     ) -> Report {
+        if self.inner.accounts.provider.is_inherited() {
+            return Report::default();
+        }
         let (sender, receiver) = oneshot::channel();
         // The exporter keeps the deadline: the caller's runtime may have no timer.
         let reply = Box::new(move |report| {
@@ -257,10 +318,11 @@ impl OwnRuntime {
         work()
     }
 
-    fn run(mut self, exporter: impl Future<Output = ()>) {
-        if let Some(runtime) = self.0.take() {
+    fn run(self, exporter: impl Future<Output = ()>) {
+        if let Some(runtime) = &self.0 {
             runtime.block_on(exporter);
         }
+        // And the drop does not wait for a write to a pipe that nobody reads.
     }
 }
 
@@ -277,15 +339,14 @@ impl Drop for OwnRuntime {
 const HEADER_GROWTH: usize = 10;
 
 impl Inner {
-    fn stats(&self) -> Stats {
-        self.shared.stats(&self.provider)
-    }
-
     fn ask_blocking(
         &self,
         within: Duration,
         command: impl FnOnce(Instant, Reply) -> Command,
     ) -> Report {
+        if self.accounts.provider.is_inherited() {
+            return Report::default();
+        }
         let (sender, receiver) = sync_channel(1);
         let reply = Box::new(move |report| {
             // A caller whose patience has ended wants no report.
@@ -301,13 +362,19 @@ impl Inner {
 
     /// For a caller whom nobody answers: after the end, or too late.
     fn report_of_the_end(&self) -> Report {
-        let stats = self.stats();
-        Report::between(&stats, &stats, stats.pending.total() == stats.pending.live)
+        let stats = self.accounts.stats();
+        let done = |stats: &Stats| stats.pending.total() == stats.pending.live;
+        Report::between(&stats, &stats, stats.iter().all(done))
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if self.accounts.provider.is_inherited() {
+            // Never the last sender: the end of the channel would be told to a thread not in here.
+            std::mem::forget(self.commands.clone());
+            return;
+        }
         let within = self.drop_timeout;
         let shutdown = |deadline, reply| Command::Shutdown { deadline, reply };
         // Nobody is left to read it; the counts were there to be read before.
@@ -321,9 +388,10 @@ impl fmt::Debug for Client {
     }
 }
 
-/// What a flush or a shutdown achieved, in spans.
+/// What a flush or a shutdown achieved, in spans. With several destinations a span counts once for
+/// each.
 #[must_use = "says whether everything was delivered"]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Whether all of it was settled, one way or the other, before the deadline.
     pub complete: bool,
@@ -338,14 +406,15 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn between(before: &Stats, after: &Stats, complete: bool) -> Self {
-        Self {
+    pub(crate) fn between(before: &[Stats], after: &[Stats], complete: bool) -> Self {
+        let start = Self { complete, ..Self::default() };
+        before.iter().zip(after).fold(start, |sum, (before, after)| Self {
             complete,
-            exported: after.exported - before.exported,
-            rejected: after.rejected - before.rejected,
-            dropped: after.dropped.total() - before.dropped.total(),
-            pending: after.pending.total() - after.pending.live,
-        }
+            exported: sum.exported + after.exported - before.exported,
+            rejected: sum.rejected + after.rejected - before.rejected,
+            dropped: sum.dropped + after.dropped.total() - before.dropped.total(),
+            pending: sum.pending + after.pending.total() - after.pending.live,
+        })
     }
 }
 
@@ -373,26 +442,56 @@ fn resource(config: &Config) -> Resource {
         code.attributes.set(entry.key.clone(), entry.value.clone());
     }
     match config.detect_resource {
-        true => Resource::detect(|name| std::env::var(name).ok()).resource.merge(code),
+        true => Resource::detect(surroundings).resource.merge(code),
         false => code,
     }
 }
 
-fn transport_config(config: &Config) -> Result<TransportConfig, InvalidConfig> {
-    let localhost = match config.protocol {
-        Protocol::Grpc => "http://localhost:4317",
-        Protocol::HttpProtobuf | Protocol::HttpJson => "http://localhost:4318",
+/// The environment but for the settings in it, which the configuration has or was told to leave.
+fn surroundings(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|_| !name.starts_with("OTEL_"))
+}
+
+fn lines(config: &Config, shared: &Arc<Shared>) -> Result<Arc<[Arc<Line>]>, BuildError> {
+    let share = config.batch.in_flight_bytes() / config.destinations.len().max(1);
+    let request_bytes_max = config.batch.request_bytes_max;
+    let line = |destination: &Destination| {
+        let way = Way::new(destination, request_bytes_max)?;
+        let (name, diagnostics) = (destination.to_string(), config.diagnostics.clone());
+        Ok(Arc::new(Line::new(name, way, share, diagnostics, Arc::clone(shared))))
     };
-    let endpoint = config.endpoint.as_deref().unwrap_or(localhost);
-    let mut transport = TransportConfig::new(config.protocol, endpoint)?
-        .compression(config.compression)?
-        .compression_bytes_min(config.compression_bytes_min)
-        .connect_timeout(config.connect_timeout)
-        .request_timeout(config.request_timeout)
-        .keep_alive(config.keep_alive_interval, config.keep_alive_timeout)
-        .idle_connections(config.idle_connections_max, config.idle_timeout);
-    for (name, value) in &config.headers {
-        transport = transport.header(name, value)?;
+    config.destinations.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Diagnostics;
+    use crate::stats::Reason;
+
+    /// Faults 128. Pitfall 11.
+    #[test]
+    fn an_exporter_that_panics_is_started_again_and_goes_on() {
+        let config = Config {
+            destinations: Vec::new(),
+            diagnostics: Diagnostics::off(),
+            ..Config::default()
+        };
+        let client = Client::new(config).expect("valid");
+        let tracer = client.tracer("restart");
+        for panics in 1..=2 {
+            tracer.start("span").end();
+            let command = Command::Flush {
+                deadline: deadline(FOREVER),
+                reply: Box::new(|_| panic!("on the exporter's own thread")),
+            };
+            client.inner.commands.try_send(command).expect("room for a command");
+            tracer.start("span").end();
+            let report = client.flush_blocking(Duration::from_secs(30));
+            assert!(report.complete, "{report}");
+            let stats = client.stats();
+            assert_eq!((stats.restarts, stats.dropped.by(Reason::NoDestination)), (panics, 2 * panics));
+            assert!(stats.is_balanced(), "{stats}");
+        }
     }
-    Ok(transport)
 }

@@ -1,11 +1,17 @@
-use std::fmt;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use spanwire_batcher::{Overflow, Strategy};
 use spanwire_model::{Limits, Resource};
 use spanwire_tracer::Sampler;
-use spanwire_transport::{Compression, Protocol, RetrySettings, SendError};
+use spanwire_tracer::propagation::Propagators;
+use spanwire_transport::Compression;
+
+use crate::destination::{Destination, Otlp};
+use crate::diagnostics::Diagnostics;
+use crate::environment::Draft;
+use crate::explain::Explanation;
 
 /// Everything that can be set on a [`Client`](crate::Client).
 ///
@@ -30,43 +36,24 @@ pub struct Config {
     pub resource: Resource,
     /// Whether to look for host, process, container and Kubernetes attributes at start.
     pub detect_resource: bool,
-    /// How spans travel; gRPC by default.
-    pub protocol: Protocol,
-    /// The collector's base URL, to which HTTP appends `v1/traces`; by default the standard port
-    /// on localhost, 4317 for gRPC and 4318 for HTTP.
-    pub endpoint: Option<String>,
-    /// Sent with every request.
-    pub headers: Vec<(String, String)>,
-    /// How requests are compressed.
-    pub compression: Compression,
-    /// Requests below so many bytes are sent as they are.
-    pub compression_bytes_min: usize,
-    /// Longest time for a connection to be made.
-    pub connect_timeout: Duration,
-    /// Longest time for one attempt to be answered.
-    pub request_timeout: Duration,
-    /// Time between two probes of an idle HTTP/2 connection.
-    pub keep_alive_interval: Duration,
-    /// Longest time for such a probe to be answered.
-    pub keep_alive_timeout: Duration,
-    /// Idle HTTP connections kept.
-    pub idle_connections_max: usize,
-    /// How long an idle HTTP connection is kept.
-    pub idle_timeout: Duration,
-    /// Requests in flight at once: throughput is at most this many requests in one round trip.
-    pub requests_in_flight_max: usize,
-    /// When and how often a failed request is sent again.
-    pub retry: RetrySettings,
-    /// Narrows what OTLP allows to be sent again.
-    pub retry_if: RetryIf,
+    /// Where spans go. Each destination gets every span, has a queue, retries and an account of its
+    /// own, and does not wait for the others. None: spans are recorded, dropped and counted.
+    pub destinations: Vec<Destination>,
     /// Which spans are recorded.
     pub sampler: Sampler,
     /// What one span may hold.
     pub limits: Limits,
+    /// Which headers contexts travel in; for whoever reads and writes headers with
+    /// [`Propagators`].
+    pub propagators: Propagators,
     /// How spans are gathered.
     pub batch: BatchConfig,
     /// How long dropping the last [`Client`](crate::Client) may wait for what is still to be sent.
     pub drop_timeout: Duration,
+    /// Where the exporter says what people should know.
+    pub diagnostics: Diagnostics,
+    /// Records nothing and starts nothing, as `OTEL_SDK_DISABLED` has it.
+    pub disabled: bool,
 }
 
 impl Default for Config {
@@ -76,39 +63,51 @@ impl Default for Config {
             service_version: String::new(),
             resource: Resource::default(),
             detect_resource: true,
-            protocol: Protocol::Grpc,
-            endpoint: None,
-            headers: Vec::new(),
-            compression: Compression::None,
-            // Below it the headers outweigh what compression saves.
-            compression_bytes_min: 1 << 10,
-            connect_timeout: Duration::from_secs(5),
-            // "OTLP Exporter Configuration", opentelemetry-specification v1.60: 10 s.
-            request_timeout: Duration::from_secs(10),
-            keep_alive_interval: Duration::from_secs(30),
-            keep_alive_timeout: Duration::from_secs(10),
-            idle_connections_max: 4,
-            idle_timeout: Duration::from_secs(90),
-            requests_in_flight_max: 4,
-            retry: RetrySettings::default(),
-            retry_if: RetryIf::default(),
+            destinations: vec![Destination::default()],
             sampler: Sampler::default(),
             limits: Limits::default(),
+            propagators: Propagators::default(),
             batch: BatchConfig::default(),
             drop_timeout: Duration::from_secs(5),
+            diagnostics: Diagnostics::default(),
+            disabled: false,
         }
     }
 }
 
 impl Config {
+    /// The defaults with what the environment says over them, as `lookup` finds it, and what came
+    /// of it.
+    ///
+    /// Nothing in the environment can fail this or make a configuration that is refused for its
+    /// form: what cannot be used is ignored, and [`Explanation::warnings`] says so.
+    ///
+    /// ```
+    /// use spanwire::{Client, Config};
+    ///
+    /// let (mut config, explanation) = Config::from_environment(|name| std::env::var_os(name));
+    /// config.service_name = "shop".into();
+    /// for warning in explanation.warnings() {
+    ///     eprintln!("{warning}");
+    /// }
+    /// # let _ = config;
+    /// ```
+    ///
+    /// Which variables there are stands in `docs/CONFIGURATION.md`.
+    #[must_use]
+    pub fn from_environment(lookup: impl Fn(&str) -> Option<OsString>) -> (Self, Explanation) {
+        Draft::default().resolve(&BTreeSet::new(), &lookup)
+    }
+
     /// Settings for production, where the network costs more than the processor and an outage of the
     /// collector should be survived: gzip, more requests in flight, and four times the memory.
     #[must_use]
     pub fn production() -> Self {
         let batch = BatchConfig::default();
+        let otlp =
+            Otlp { compression: Compression::Gzip, requests_in_flight_max: 8, ..Otlp::default() };
         Self {
-            compression: Compression::Gzip,
-            requests_in_flight_max: 8,
+            destinations: vec![otlp.into()],
             batch: BatchConfig { memory_bytes_max: 4 * batch.memory_bytes_max, ..batch },
             drop_timeout: Duration::from_secs(10),
             ..Self::default()
@@ -127,6 +126,12 @@ pub struct BatchConfig {
     pub age_max: Duration,
     /// What completes a batch.
     pub strategy: Strategy,
+    /// Most spans that wait for the exporter. None: as many as
+    /// [`memory_bytes_max`](Self::memory_bytes_max) has room for, which is a bound in any case.
+    ///
+    /// Spans are queued a chunk at a time, some 150 of them, so the queue is full when one more
+    /// chunk would be too much.
+    pub queue_spans_max: Option<usize>,
     /// What happens when the queue is full.
     pub overflow: Overflow,
     /// Most bytes of memory for spans on their way, all places together. Compressed copies of
@@ -141,6 +146,7 @@ impl Default for BatchConfig {
             request_bytes_max: 4 << 20,
             age_max: Duration::from_secs(1),
             strategy: Strategy::Hybrid,
+            queue_spans_max: None,
             overflow: Overflow::DropNewest,
             memory_bytes_max: 64 << 20,
         }
@@ -160,33 +166,4 @@ impl BatchConfig {
     }
 
     // What is left, an eighth, is for the chunks that threads are filling.
-}
-
-/// A further condition for sending a failed request again.
-///
-/// It can only forbid: what OTLP does not allow to be repeated never is.
-#[derive(Clone, Default)]
-pub struct RetryIf(Option<Arc<Allowed>>);
-
-type Allowed = dyn Fn(&SendError) -> bool + Send + Sync;
-
-impl RetryIf {
-    /// Retries only failures for which `allowed` says so.
-    pub fn new(allowed: impl Fn(&SendError) -> bool + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(allowed)))
-    }
-
-    pub(crate) fn allows(&self, error: &SendError) -> bool {
-        self.0.as_ref().is_none_or(|allowed| allowed(error))
-    }
-}
-
-impl fmt::Debug for RetryIf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() {
-            "RetryIf(a function)"
-        } else {
-            "RetryIf(as OTLP has it)"
-        })
-    }
 }

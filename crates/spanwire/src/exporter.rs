@@ -1,130 +1,28 @@
-//! The exporter's thread: takes finished spans, batches them, sends them, accounts for them.
+//! The exporter's thread: takes finished spans, batches them, and hands each batch to every
+//! destination.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use spanwire_batcher::{Batch, Batcher, Overflow, Queue, Refusal, Strategy, Weigh};
+use spanwire_batcher::{Batch, Batcher, Strategy, Weigh};
 use spanwire_codec::encode::EncodedResource;
-use spanwire_tracer::{HandOvers, Loss, Outlet, Provider, TracedChunk, TracedSlice};
-use spanwire_transport::{Backoff, Body, EncodeError, Retry, RetryPolicy, SendError, Transport};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use spanwire_tracer::{HandOvers, Provider, TracedSlice};
+use spanwire_transport::Body;
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::client::Report;
-use crate::config::RetryIf;
+use crate::diagnostics::{Diagnostics, Kind};
 use crate::item::{self, Item, Queued};
-use crate::stats::{Counters, Reason, Stats};
-
-/// What recording threads and the exporter's thread share.
-pub(crate) struct Shared {
-    queue: Queue<Queued>,
-    overflow: Overflow,
-    wake: Notify,
-    /// Bytes in the queue at which the exporter is woken before its next tick.
-    wake_bytes: usize,
-    /// Whether a thread was refused since the exporter last took something.
-    starved: AtomicBool,
-    /// Whether a thread has waited for memory in vain since a batch last was settled.
-    stalled: AtomicBool,
-    counters: Counters,
-}
-
-impl Shared {
-    pub(crate) fn new(queue: Queue<Queued>, overflow: Overflow, wake_bytes: usize) -> Self {
-        Self {
-            queue,
-            overflow,
-            wake: Notify::new(),
-            wake_bytes,
-            starved: AtomicBool::new(false),
-            stalled: AtomicBool::new(false),
-            counters: Counters::default(),
-        }
-    }
-
-    /// Counts what a queue that is to keep the newest has let go.
-    fn shed(&self, oldest: Queued) {
-        self.counters.dropped(oldest.chunk.chunk.discard(), Reason::QueueFull);
-    }
-
-    /// Wakes the exporter for a thread in want; one word is enough until it is heard, or every span
-    /// shed would cost a system call.
-    fn ask_for_room(&self) {
-        if !self.starved.swap(true, Ordering::Relaxed) {
-            self.wake.notify_one();
-        }
-    }
-
-    pub(crate) fn stats(&self, provider: &Provider) -> Stats {
-        self.counters.stats(&provider.stats(), self.queue.stats().queued())
-    }
-}
-
-/// Between two looks for free memory, of a thread that is to wait for it.
-const MEMORY_PAUSE: Duration = Duration::from_millis(1);
-
-/// The recording threads' side.
-pub(crate) struct QueueOutlet(pub(crate) Arc<Shared>);
-
-impl Outlet for QueueOutlet {
-    fn accept(&self, chunk: TracedChunk) -> Result<(), Loss> {
-        self.push(chunk, self.0.overflow)
-    }
-
-    /// As for a full queue: memory is used up where it holds less than the threads and requests do.
-    fn make_room(&self, waited: Duration) -> bool {
-        let Self(shared) = self;
-        match shared.overflow {
-            Overflow::DropNewest => false,
-            Overflow::DropOldest => shared.queue.pop().map(|oldest| shared.shed(oldest)).is_some(),
-            Overflow::Block { timeout } if waited >= timeout => {
-                shared.stalled.store(true, Ordering::Relaxed);
-                false
-            }
-            // A dead collector costs one timeout, not one for each span.
-            Overflow::Block { .. } if shared.stalled.load(Ordering::Relaxed) => false,
-            Overflow::Block { .. } => {
-                shared.ask_for_room();
-                std::thread::sleep(MEMORY_PAUSE);
-                true
-            }
-        }
-    }
-
-    fn accept_last(&self, chunk: TracedChunk) -> Result<(), Loss> {
-        match self.0.overflow {
-            // A thread that is ending does not wait for a collector.
-            Overflow::Block { .. } => self.push(chunk, Overflow::DropNewest),
-            overflow => self.push(chunk, overflow),
-        }
-    }
-}
-
-impl QueueOutlet {
-    fn push(&self, chunk: TracedChunk, overflow: Overflow) -> Result<(), Loss> {
-        let Self(shared) = self;
-        match shared.queue.push(Queued::new(chunk), overflow, |oldest| shared.shed(oldest)) {
-            Ok(pushed) => {
-                // Once for each crossing, so that a wake-up pays for many chunks.
-                if pushed.crossed(shared.wake_bytes) {
-                    shared.wake.notify_one();
-                }
-                Ok(())
-            }
-            Err(refused) => {
-                // The queue may have filled in one go.
-                shared.ask_for_room();
-                Err(match refused.reason {
-                    Refusal::Closed => Loss::Shutdown,
-                    Refusal::Full | Refusal::TimedOut | Refusal::TooLarge => Loss::QueueFull,
-                })
-            }
-        }
-    }
-}
+use crate::line::{Claim, Line};
+use crate::shared::Shared;
+use crate::stats::{Account, Reason, Stats};
 
 /// What a client asks of the exporter.
 pub(crate) enum Command {
@@ -141,7 +39,7 @@ pub(crate) type Reply = Box<dyn FnOnce(Report) + Send>;
 struct Flush {
     stage: Stage,
     deadline: Instant,
-    before: Stats,
+    before: Vec<Stats>,
     reply: Reply,
 }
 
@@ -160,50 +58,83 @@ enum Stage {
 /// Between two looks for a chunk that a thread is about to hand over.
 const HAND_OVER_PAUSE: Duration = Duration::from_millis(1);
 
-/// A batch on its way.
-struct Held {
-    number: u64,
-    spans: usize,
-    bytes: usize,
+/// After a panic, before the exporter goes on: one that comes again and again costs no core.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where each span is, for every destination.
+#[derive(Clone)]
+pub(crate) struct Accounts {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) provider: Provider,
+    pub(crate) lines: Arc<[Arc<Line>]>,
+    /// Stands for the destinations where there are none.
+    pub(crate) nowhere: Arc<Account>,
 }
 
-/// What a batch's task needs.
-pub(crate) struct Line {
-    pub(crate) transport: Transport,
-    pub(crate) retry: RetryPolicy,
-    pub(crate) retry_if: RetryIf,
-    pub(crate) permits: Semaphore,
+impl Accounts {
+    /// One for each destination, in the order they were given.
+    pub(crate) fn stats(&self) -> Vec<Stats> {
+        if self.provider.is_inherited() {
+            // What is there is a copy that somebody may have been in the middle of.
+            let name = |line: &Arc<Line>| Stats { destination: line.name.clone(), ..Stats::default() };
+            return self.lines.iter().map(name).chain([Stats::default()]).collect();
+        }
+        // What left is read before what came: nothing seems to have come from nowhere.
+        let of = |name: &str, account: &Account| {
+            let queued = self.shared.queue.stats().queued();
+            account.stats(name, &self.provider.stats(), queued, &self.shared.intake)
+        };
+        match &*self.lines {
+            [] => vec![of("none", &self.nowhere)],
+            lines => lines.iter().map(|line| of(&line.name, &line.account)).collect(),
+        }
+    }
 }
 
 pub(crate) struct Exporter {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) provider: Provider,
-    pub(crate) line: Arc<Line>,
+    pub(crate) accounts: Accounts,
     pub(crate) resource: EncodedResource,
-    pub(crate) request_bytes_max: usize,
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) tick: Duration,
     pub(crate) strategy: Strategy,
     pub(crate) batcher: Batcher<Item>,
+    pub(crate) diagnostics: Diagnostics,
     pub(crate) state: State,
 }
 
 #[derive(Default)]
 pub(crate) struct State {
-    tasks: JoinSet<Result<u64, Reason>>,
-    held: HashMap<Id, Held>,
-    held_bytes: usize,
+    tasks: JoinSet<()>,
+    /// The batches that tasks are about, by number.
+    batches_of: HashMap<Id, u64>,
     batches: u64,
+    /// Memory of what is gathered and not yet a batch.
+    gathered_bytes: usize,
     flushes: Vec<Flush>,
+    /// Spans dropped for each destination, as last told to people.
+    told: Vec<u64>,
 }
 
 impl Exporter {
-    /// Runs until a shutdown is done.
+    /// Runs until a shutdown is done, whatever panics meanwhile.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            if catch_panics(self.work(&mut commands)).await.is_ok() {
+                return;
+            }
+            self.accounts.shared.intake.restarted();
+            self.diagnostics.say(Kind::Restarted, std::time::Instant::now(), || {
+                "the exporter panicked and was started again".into()
+            });
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
+    }
+
+    async fn work(&mut self, commands: &mut mpsc::Receiver<Command>) {
         // The first tick after one interval: at once, it would find the first span or miss it.
         let mut tick = tokio::time::interval_at(Instant::now() + self.tick, self.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.accounts.shared);
         loop {
             let flush_deadline = self.flush_deadline();
             tokio::select! {
@@ -217,10 +148,7 @@ impl Exporter {
                 },
                 () = shared.wake.notified() => self.fill(),
                 _ = tick.tick() => self.collect(),
-                Some(joined) = self.state.tasks.join_next_with_id() => {
-                    self.settle(joined);
-                    self.fill();
-                }
+                Some(joined) = self.state.tasks.join_next_with_id() => self.settle(joined),
                 () = sleep_until(flush_deadline) => {}
             }
             self.answer_flushes();
@@ -229,26 +157,32 @@ impl Exporter {
 
     /// Takes what waits in the queue, as far as there is memory for requests.
     fn fill(&mut self) {
-        while self.state.held_bytes < self.in_flight_bytes_max {
-            let Some(queued) = self.pop() else { return };
+        while self.has_room() {
+            let Some(queued) = self.accounts.shared.pop() else { return };
             self.take(queued);
         }
         // Memory is the limit now: what is gathered cannot grow any more, so it goes.
         self.send_gathered();
     }
 
-    fn pop(&mut self) -> Option<Queued> {
-        let queued = self.shared.queue.pop()?;
-        self.shared.starved.store(false, Ordering::Relaxed);
-        Some(queued)
+    /// A destination that is full holds the others back, until it is stuck; what comes then is lost
+    /// for it alone. With every one of them full, spans wait in the queue.
+    fn has_room(&self) -> bool {
+        let (lines, gathered) = (&self.accounts.lines, self.state.gathered_bytes);
+        let mut full = lines.iter().filter(|line| line.is_full(gathered)).peekable();
+        let any_full = full.peek().is_some();
+        let all_stuck = full.all(|line| line.is_stuck());
+        let free = lines.iter().any(|line| !line.is_full(gathered));
+        gathered < self.in_flight_bytes_max && (!any_full || (all_stuck && free))
     }
 
     /// Takes what is finished anywhere and sends it, as far as its time has come.
     fn collect(&mut self) {
-        if self.state.held_bytes < self.in_flight_bytes_max {
+        if self.has_room() {
             self.sweep();
         }
         self.fill();
+        self.tell_of_losses();
         match self.strategy {
             Strategy::SizeFirst => {}
             // Each tick is one age apart, so that everything gathered is that old at the next one.
@@ -270,7 +204,7 @@ impl Exporter {
 
     fn sweep(&mut self) -> HandOvers {
         let mut taken: Vec<TracedSlice> = Vec::new();
-        let missed = self.provider.sweep(|slice| taken.push(slice));
+        let missed = self.accounts.provider.sweep(|slice| taken.push(slice));
         for mut slice in taken {
             // The chunk goes on being filled: its memory is its thread's share. The bytes themselves
             // and what a request of few spans takes beside them are what is held here.
@@ -281,44 +215,61 @@ impl Exporter {
     }
 
     fn add(&mut self, slice: TracedSlice) {
-        self.shared.counters.taken(slice.slice.spans);
-        self.state.held_bytes += slice.slice.held_bytes;
+        self.accounts.shared.intake.gathered(slice.slice.spans);
+        self.state.gathered_bytes += slice.slice.held_bytes;
         let batches: Vec<_> = self.batcher.push(slice.into(), Instant::now().into_std()).collect();
         for batch in batches {
             self.send(batch);
         }
     }
 
+    /// Hands a batch to every destination.
     fn send(&mut self, batch: Batch<Item>) {
         let spans = batch.spans;
         let bytes = batch.items.iter().map(Weigh::held_bytes).sum();
         let body = Body::new(item::request(&self.resource, batch.items), spans);
-        if spans == 1 && body.len() > self.request_bytes_max {
-            self.shared.counters.dropped_in_flight(spans, Reason::TooLarge);
-            self.state.held_bytes -= bytes;
-            return;
-        }
         self.state.batches += 1;
-        let (line, shared) = (Arc::clone(&self.line), Arc::clone(&self.shared));
-        let task =
-            self.state.tasks.spawn(async move { deliver(&line, &shared.counters, body).await });
-        let held = Held { number: self.state.batches, spans, bytes };
-        self.state.held.insert(task.id(), held);
+        let Accounts { shared, lines, .. } = &self.accounts;
+        for line in lines.iter() {
+            let pass_over = lines.len() > 1 && line.is_stuck() && line.is_full(bytes);
+            let mut claim = Claim::new(Arc::clone(line), spans, bytes);
+            if pass_over {
+                claim.dropped_rest(Reason::QueueFull);
+                continue;
+            }
+            let task = Arc::clone(line).deliver(claim, body.clone());
+            let task = self.state.tasks.spawn(task);
+            self.state.batches_of.insert(task.id(), self.state.batches);
+        }
+        if lines.is_empty() {
+            shared.intake.dropped(spans, Reason::NoDestination);
+        }
+        shared.intake.handed_on(spans);
+        self.state.gathered_bytes -= bytes;
     }
 
-    /// Accounts for a batch that is done, or whose task was aborted or panicked.
-    fn settle(&mut self, joined: Result<(Id, Result<u64, Reason>), JoinError>) {
-        let (id, outcome) = match joined {
-            Ok((id, outcome)) => (id, outcome),
-            Err(error) if error.is_cancelled() => (error.id(), Err(Reason::Shutdown)),
-            Err(error) => (error.id(), Err(Reason::Internal)),
-        };
-        let Some(held) = self.state.held.remove(&id) else { return };
-        self.state.held_bytes -= held.bytes;
-        self.shared.stalled.store(false, Ordering::Relaxed);
-        match outcome {
-            Ok(rejected) => self.shared.counters.exported(held.spans, rejected),
-            Err(reason) => self.shared.counters.dropped_in_flight(held.spans, reason),
+    /// A task is over; what it was about has been accounted for, even if it panicked.
+    fn settle(&mut self, joined: Result<(Id, ()), JoinError>) {
+        let id = joined.map_or_else(|error| error.id(), |(id, ())| id);
+        self.state.batches_of.remove(&id);
+    }
+
+    /// Says how many spans were lost since it last did, if any.
+    fn tell_of_losses(&mut self) {
+        let stats = self.accounts.stats();
+        self.state.told.resize(stats.len(), 0);
+        for (stats, told) in stats.iter().zip(&mut self.state.told) {
+            let dropped = stats.dropped.total();
+            if dropped > *told {
+                self.diagnostics.say(Kind::Dropped, std::time::Instant::now(), || {
+                    let reasons = stats.dropped.iter();
+                    let reasons: Vec<_> =
+                        reasons.map(|(reason, spans)| format!("{} {spans}", reason.name())).collect();
+                    let Stats { destination, .. } = stats;
+                    format!("{destination}: {dropped} spans lost so far: {}", reasons.join(", "))
+                });
+                *told = dropped;
+            }
         }
     }
 
@@ -329,7 +280,7 @@ impl Exporter {
     /// which comes next. Returns those that were in between.
     fn collect_all(&mut self) -> HandOvers {
         let missed = self.sweep();
-        while let Some(queued) = self.pop() {
+        while let Some(queued) = self.accounts.shared.pop() {
             self.take(queued);
         }
         self.send_gathered();
@@ -337,7 +288,7 @@ impl Exporter {
     }
 
     fn flush(&mut self, deadline: Instant, reply: Reply) {
-        let before = self.shared.stats(&self.provider);
+        let before = self.accounts.stats();
         self.state.flushes.push(Flush { stage: Stage::New, deadline, before, reply });
     }
 
@@ -364,7 +315,7 @@ impl Exporter {
                 Stage::New | Stage::HandOvers(_) | Stage::Queued(_) => false,
             };
             if settled || flush.deadline <= Instant::now() {
-                let after = self.shared.stats(&self.provider);
+                let after = self.accounts.stats();
                 (flush.reply)(Report::between(&flush.before, &after, settled));
             } else {
                 self.state.flushes.push(flush);
@@ -379,7 +330,7 @@ impl Exporter {
             stage = match stage {
                 Stage::New => Stage::HandOvers(self.sweep()),
                 Stage::HandOvers(missed) if missed.is_empty() => {
-                    Stage::Queued(self.shared.queue.stats().pushed)
+                    Stage::Queued(self.accounts.shared.queue.stats().pushed)
                 }
                 Stage::HandOvers(missed) if missed.are_over() => {
                     let again = missed.missed_again(self.sweep());
@@ -395,7 +346,7 @@ impl Exporter {
                 }
                 Stage::Queued(pushed) => {
                     self.fill();
-                    let queue = self.shared.queue.stats();
+                    let queue = self.accounts.shared.queue.stats();
                     if queue.popped + queue.evicted < pushed {
                         return stage;
                     }
@@ -408,24 +359,25 @@ impl Exporter {
     }
 
     fn oldest_batch(&self) -> Option<u64> {
-        self.state.held.values().map(|held| held.number).min()
+        self.state.batches_of.values().copied().min()
     }
 
     async fn shut_down(
-        mut self,
-        mut commands: mpsc::Receiver<Command>,
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
         deadline: Instant,
         reply: Reply,
     ) {
-        let before = self.shared.stats(&self.provider);
+        let before = self.accounts.stats();
         // What ended before the call first; then nothing more is recorded, and what ended meanwhile.
         self.collect_all();
-        self.provider.close();
+        self.accounts.provider.close();
         self.collect_all();
-        self.shared.queue.close();
+        self.accounts.shared.queue.close();
+        self.accounts.lines.iter().for_each(|line| line.hurry());
         let complete = loop {
             // Closed, the queue still takes what was being pushed; threads it refused keep theirs.
-            let more = !self.collect_all().is_empty() || !self.shared.queue.is_finished();
+            let more = !self.collect_all().is_empty() || !self.accounts.shared.queue.is_finished();
             self.answer_flushes();
             if !more && self.state.tasks.is_empty() {
                 break true;
@@ -448,11 +400,11 @@ impl Exporter {
             self.settle(joined);
         }
         // What is left in spite of all: nobody will take it any more.
-        while let Some(queued) = self.pop() {
-            self.shared.counters.dropped(queued.chunk.chunk.discard(), Reason::Shutdown);
+        while let Some(queued) = self.accounts.shared.pop() {
+            self.accounts.shared.intake.dropped(queued.chunk.chunk.discard(), Reason::Shutdown);
         }
-        self.provider.abandon();
-        let after = self.shared.stats(&self.provider);
+        self.accounts.provider.abandon();
+        let after = self.accounts.stats();
         for flush in self.state.flushes.drain(..) {
             (flush.reply)(Report::between(&flush.before, &after, complete));
         }
@@ -470,48 +422,12 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// Sends one batch until it is accepted or given up; returns how many spans were rejected.
-async fn deliver(line: &Line, counters: &Counters, body: Body) -> Result<u64, Reason> {
-    // Before anything is compressed: a batch that waits for its turn is not held twice.
-    let mut permit = line.permits.acquire().await;
-    let bytes = body.len();
-    let encoded = line.transport.encode(&body).await.map_err(|error| {
-        counters.note(&error);
-        match error {
-            EncodeError::Oversize { .. } => Reason::TooLarge,
-            _ => Reason::Internal,
-        }
-    })?;
-    // Compressed, the spans' own memory is free again.
-    drop(body);
-    counters.encoded(bytes, encoded.len());
-    let mut backoff = Backoff::new(line.retry, Instant::now().into_std());
-    loop {
-        let sent = line.transport.send(&encoded).await;
-        // Held for the attempt only: a batch that waits keeps no other from being sent.
-        drop(permit);
-        let error = match sent {
-            Ok(accepted) => {
-                if let Some(message) = &accepted.message {
-                    counters.note_rejected(accepted.rejected_spans, message);
-                }
-                return Ok(accepted.rejected_spans);
-            }
-            Err(error) => error,
-        };
-        counters.failed(&error);
-        let retry = match line.retry_if.allows(&error) {
-            true => error.retry(),
-            false => Retry::Never,
-        };
-        match (retry, backoff.wait_after(retry, Instant::now().into_std(), fastrand::u64(..))) {
-            (Retry::Never, _) if matches!(error, SendError::Oversize { .. }) => {
-                return Err(Reason::TooLarge);
-            }
-            (Retry::Never, _) => return Err(Reason::Refused),
-            (_, None) => return Err(Reason::RetriesExhausted),
-            (_, Some(wait)) => tokio::time::sleep(wait).await,
-        }
-        permit = line.permits.acquire().await;
-    }
+/// What the future panicked with, instead of its result.
+async fn catch_panics(work: impl Future<Output = ()>) -> std::thread::Result<()> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
 }

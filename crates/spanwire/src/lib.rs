@@ -41,13 +41,26 @@
 mod builder;
 mod client;
 mod config;
+mod deliver;
+mod destination;
+mod diagnostics;
+mod environment;
+mod explain;
 mod exporter;
 mod item;
+mod line;
+mod lines;
+mod shared;
+mod size;
 mod stats;
+mod way;
 
 pub use builder::Builder;
 pub use client::{BuildError, Client, Report};
-pub use config::{BatchConfig, Config, RetryIf};
+pub use config::{BatchConfig, Config};
+pub use destination::{Destination, Endpoint, Otlp, Output, RetryIf};
+pub use diagnostics::{Diagnostic, Diagnostics, Kind, Severity};
+pub use explain::{Explanation, Setting, Source, Warning};
 pub use spanwire_batcher::{Overflow, Strategy};
 pub use spanwire_model::{
     Attributes, Limits, Resource, Scope, SpanContext, SpanId, SpanKind, Status, Text, TraceFlags,
@@ -57,5 +70,7 @@ pub use spanwire_tracer::{
     Baggage, Context, ContextGuard, InContext, Sampler, Span, SpanBuilder, Tracer, propagation,
     sampler,
 };
-pub use spanwire_transport::{Compression, Protocol, Retry, RetrySettings, SendError};
+pub use spanwire_transport::{
+    Compression, Pem, Protocol, Proxy, Retry, RetrySettings, SendError,
+};
 pub use stats::{Dropped, Pending, Reason, Stats};

@@ -20,19 +20,25 @@ pub enum Reason {
     Refused,
     /// Every attempt allowed has failed.
     RetriesExhausted,
-    /// The request could not be put together; a defect here.
+    /// The file or stream could not be written.
+    WriteFailed,
+    /// There is no destination, as `OTEL_TRACES_EXPORTER=none` has it.
+    NoDestination,
+    /// The request could not be put together, or a callback panicked.
     Internal,
 }
 
 impl Reason {
     /// Each reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::QueueFull,
         Self::Memory,
         Self::Shutdown,
         Self::TooLarge,
         Self::Refused,
         Self::RetriesExhausted,
+        Self::WriteFailed,
+        Self::NoDestination,
         Self::Internal,
     ];
 
@@ -46,6 +52,8 @@ impl Reason {
             Self::TooLarge => "too_large",
             Self::Refused => "refused",
             Self::RetriesExhausted => "retries_exhausted",
+            Self::WriteFailed => "write_failed",
+            Self::NoDestination => "no_destination",
             Self::Internal => "internal",
         }
     }
@@ -106,12 +114,14 @@ impl Pending {
     }
 }
 
-/// Where every span is, in spans. Each stage counts its own.
+/// Where every span is on its way to one destination, in spans. Each stage counts its own.
 ///
 /// `started = exported + rejected + dropped + pending` holds whenever nothing moves, and
 /// [`is_balanced`](Self::is_balanced) says so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Where they go: a URL without its query, `stdout`, or a file's path.
+    pub destination: String,
     /// Started and sampled.
     pub started: u64,
     /// Accepted by the collector.
@@ -130,6 +140,8 @@ pub struct Stats {
     pub bytes: u64,
     /// Bytes of requests as sent, once each.
     pub bytes_sent: u64,
+    /// How often the exporter was started again after a panic.
+    pub restarts: u64,
     /// The last failure with its causes, or what the collector said to a partial success.
     pub last_error: Option<String>,
 }
@@ -158,9 +170,38 @@ impl fmt::Display for Stats {
     }
 }
 
-/// What the exporter counts.
+/// What is counted before the destinations part.
 #[derive(Debug, Default)]
-pub(crate) struct Counters {
+pub(crate) struct Intake {
+    dropped: [AtomicU64; Reason::ALL.len()],
+    gathered: AtomicU64,
+    restarts: AtomicU64,
+}
+
+impl Intake {
+    /// Out of a chunk, into the batch being gathered.
+    pub(crate) fn gathered(&self, spans: usize) {
+        add(&self.gathered, spans as u64);
+    }
+
+    /// Out of that batch, into the accounts of all destinations, which have counted them by now.
+    pub(crate) fn handed_on(&self, spans: usize) {
+        self.gathered.fetch_sub(spans as u64, Ordering::Relaxed);
+    }
+
+    /// Lost for every destination.
+    pub(crate) fn dropped(&self, spans: usize, reason: Reason) {
+        add(&self.dropped[reason as usize], spans as u64);
+    }
+
+    pub(crate) fn restarted(&self) {
+        add(&self.restarts, 1);
+    }
+}
+
+/// What one destination counts.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
     exported: AtomicU64,
     rejected: AtomicU64,
     dropped: [AtomicU64; Reason::ALL.len()],
@@ -172,7 +213,7 @@ pub(crate) struct Counters {
     last_error: Mutex<Option<String>>,
 }
 
-impl Counters {
+impl Account {
     pub(crate) fn taken(&self, spans: usize) {
         add(&self.in_flight, spans as u64);
     }
@@ -185,14 +226,9 @@ impl Counters {
         self.in_flight.fetch_sub(spans as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn dropped_in_flight(&self, spans: usize, reason: Reason) {
-        self.dropped(spans, reason);
-        self.in_flight.fetch_sub(spans as u64, Ordering::Relaxed);
-    }
-
-    /// Lost before the exporter took them.
     pub(crate) fn dropped(&self, spans: usize, reason: Reason) {
         add(&self.dropped[reason as usize], spans as u64);
+        self.in_flight.fetch_sub(spans as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn encoded(&self, bytes: usize, bytes_sent: usize) {
@@ -200,37 +236,32 @@ impl Counters {
         add(&self.bytes_sent, bytes_sent as u64);
     }
 
-    pub(crate) fn failed(&self, error: &dyn std::error::Error) {
+    pub(crate) fn failed(&self) {
         add(&self.failures, 1);
-        self.note(error);
     }
 
-    pub(crate) fn note_rejected(&self, spans: u64, message: &str) {
-        self.set_last_error(format!("collector rejected {spans} spans of a request: {message}"));
-    }
-
-    pub(crate) fn note(&self, error: &dyn std::error::Error) {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        self.set_last_error(text);
-    }
-
-    fn set_last_error(&self, text: String) {
+    pub(crate) fn set_last_error(&self, text: String) {
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
     }
 
-    pub(crate) fn stats(&self, recorded: &RecordStats, queued: u64) -> Stats {
+    /// The whole account: what was recorded, what is common to all destinations, and its own.
+    pub(crate) fn stats(
+        &self,
+        destination: &str,
+        recorded: &RecordStats,
+        queued: u64,
+        intake: &Intake,
+    ) -> Stats {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut dropped = self.dropped.each_ref().map(load);
+        for (dropped, common) in dropped.iter_mut().zip(&intake.dropped) {
+            *dropped += load(common);
+        }
         for loss in Loss::ALL {
             dropped[Reason::from(loss) as usize] += recorded.lost(loss);
         }
         Stats {
+            destination: destination.to_owned(),
             started: recorded.started(),
             exported: load(&self.exported),
             rejected: load(&self.rejected),
@@ -239,15 +270,28 @@ impl Counters {
                 live: recorded.live(),
                 in_chunks: recorded.in_chunks(),
                 queued,
-                in_flight: load(&self.in_flight),
+                in_flight: load(&intake.gathered) + load(&self.in_flight),
             },
             requests: load(&self.requests),
             failures: load(&self.failures),
             bytes: load(&self.bytes),
             bytes_sent: load(&self.bytes_sent),
+            restarts: load(&intake.restarts),
             last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 fn add(counter: &AtomicU64, more: u64) {

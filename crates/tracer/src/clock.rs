@@ -3,6 +3,7 @@
 //! A span stores raw ticks where it starts; both its ends are turned into nanoseconds where it
 //! ends, by one and the same line through two anchors. So a duration is never negative, whatever
 //! the wall clock does meanwhile, and nothing has to be measured before the first span may start.
+//! Where the wall clock steps while a span is open, both its ends are on the new side.
 //!
 //! Ticks are those of the time stamp counter where the processor guarantees a constant rate and the
 //! kernel itself keeps time by it; elsewhere they are nanoseconds of [`Instant`].
@@ -23,7 +24,9 @@ static GENERATION: AtomicU64 = AtomicU64::new(0);
 const NEVER_CURRENT: u64 = u64::MAX;
 
 /// The process's clock, behind a lock that is taken once a thread and anchor.
-static STATE: OnceLock<Mutex<State>> = OnceLock::new();
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+
+type StateGuard = MutexGuard<'static, Option<State>>;
 
 /// A line from ticks to nanoseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug)]
@@ -41,13 +44,15 @@ impl Line {
 
     #[inline]
     fn unix_nanos(&self, start: u64, end: u64) -> (u64, u64) {
+        // The end has fewer ticks where the counters of two processors differ a little, or where the
+        // counter began anew meanwhile: then the start means nothing.
+        let start = start.min(end);
         let unix_nano = match start.checked_sub(self.ticks) {
             Some(since) => self.unix_nano.wrapping_add(self.nanos(since)),
             // It started before the anchor was moved.
             None => self.unix_nano.saturating_sub(self.nanos(self.ticks - start)),
         };
-        // Nothing for an end with fewer ticks, which counters of two processors may give.
-        (unix_nano, unix_nano.wrapping_add(self.nanos(end.saturating_sub(start))))
+        (unix_nano, unix_nano.wrapping_add(self.nanos(end - start)))
     }
 
     #[inline]
@@ -57,12 +62,31 @@ impl Line {
 
     #[cold]
     fn current() -> Self {
-        State::lock().line()
+        lock().get_or_insert_with(State::new).line()
     }
 }
 
 thread_local! {
     static LINE: Cell<Line> = const { Cell::new(Line::UNKNOWN) };
+
+    /// The lock, while this thread forks.
+    static HELD: Cell<Option<StateGuard>> = const { Cell::new(None) };
+}
+
+fn lock() -> StateGuard {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps other threads out until [`release`], so that a child finds the clock whole and unlocked.
+/// Nothing else if this thread does so already.
+pub(crate) fn hold() {
+    // A thread in its last moments has no place for it, and then holds nothing.
+    let _held = HELD.try_with(|held| held.set(Some(held.take().unwrap_or_else(lock))));
+}
+
+/// Ends [`hold`].
+pub(crate) fn release() {
+    let _held = HELD.try_with(|held| drop(held.take()));
 }
 
 /// The time of both ends of a span in nanoseconds since the Unix epoch; the second is never before
@@ -94,7 +118,7 @@ pub(crate) fn unix_nano_of(time: SystemTime) -> u64 {
 /// Whoever drains spans calls it about once a second. Without it, times drift from the wall clock
 /// by about 10 parts in a million.
 pub(crate) fn anchor() {
-    State::lock().anchor();
+    lock().get_or_insert_with(State::new).anchor(Anchor::now());
 }
 
 /// Readings of the three clocks that make an anchor.
@@ -131,22 +155,24 @@ impl Anchor {
 
 struct State {
     anchor: Anchor,
+    /// Whether ticks are nanoseconds, so that there is no slope to be measured.
+    ticks_are_nanos: bool,
     /// The slope, once two anchors lie [`SETTLED_AFTER`] apart.
     settled: Option<u64>,
+    /// A slope measured last that was too different.
+    doubted: Option<u64>,
 }
 
 impl State {
-    fn lock() -> MutexGuard<'static, Self> {
-        let state = STATE.get_or_init(|| Mutex::new(Self::new()));
-        state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn new() -> Self {
-        // Without the counter, ticks are nanoseconds and the slope is known.
-        let settled = (!counter::usable()).then_some(1 << 32);
-        let state = Self { anchor: Anchor::now(), settled };
+        let state = Self::starting(Anchor::now(), !counter::usable());
         GENERATION.fetch_add(1, Ordering::Relaxed);
         state
+    }
+
+    fn starting(anchor: Anchor, ticks_are_nanos: bool) -> Self {
+        let settled = ticks_are_nanos.then_some(1 << 32);
+        Self { anchor, ticks_are_nanos, settled, doubted: None }
     }
 
     fn line(&mut self) -> Line {
@@ -169,16 +195,29 @@ impl State {
         Line { generation, ticks, unix_nano, slope }
     }
 
-    fn anchor(&mut self) {
-        let now = Anchor::now();
+    fn anchor(&mut self, now: Anchor) {
         if now.instant.duration_since(self.anchor.instant) < SETTLED_AFTER {
             return;
         }
-        if counter::usable() {
-            self.settled = now.slope_from(&self.anchor).or(self.settled);
+        if let (false, Some(slope)) = (self.ticks_are_nanos, now.slope_from(&self.anchor)) {
+            self.settle(slope);
         }
         self.anchor = now;
         GENERATION.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Believes a slope that is about the last one, or the second one in a row that is not: while a
+    /// machine sleeps, the counter may go on and the monotonic clock does not, and what is measured
+    /// across that is no property of the counter.
+    fn settle(&mut self, slope: u64) {
+        // More than any clock is adjusted by, and than two readings 10 ms apart are uncertain.
+        let is_about = |known: u64| known.abs_diff(slope) <= known >> 7;
+        if self.settled.is_none_or(is_about) || self.doubted.is_some_and(is_about) {
+            self.settled = Some(slope);
+            self.doubted = None;
+        } else {
+            self.doubted = Some(slope);
+        }
     }
 }
 
@@ -290,6 +329,123 @@ mod tests {
         let moved = Line { ticks: 9_000, unix_nano: 77_000_000, ..line };
         assert_eq!(line.unix_nanos(1_000, 3_000), (5_000_000, 5_001_000));
         assert_eq!(moved.unix_nanos(1_000, 3_000), (76_996_000, 76_997_000), "before its anchor");
+    }
+
+    /// A counter of 3 ticks a nanosecond, a second after the process began and a second later.
+    fn settled_state() -> State {
+        let first = Anchor {
+            ticks: 3_000_000_000,
+            instant: Instant::now(),
+            unix_nano: 1_700_000_000_000_000_000,
+        };
+        let mut state = State::starting(first, false);
+        state.anchor(later(&first, 3_000_000_000, Duration::from_secs(1), 0));
+        state
+    }
+
+    /// An anchor so many ticks and so much monotonic time later, the wall clock set by so many seconds.
+    fn later(anchor: &Anchor, ticks: u64, elapsed: Duration, step_secs: i64) -> Anchor {
+        let nanos = elapsed.as_nanos() as i64 + step_secs * 1_000_000_000;
+        Anchor {
+            ticks: anchor.ticks + ticks,
+            instant: anchor.instant + elapsed,
+            unix_nano: anchor.unix_nano.saturating_add_signed(nanos),
+        }
+    }
+
+    /// Within a nanosecond, for what the slope's rounding takes.
+    fn assert_about(found: u64, expected: u64) {
+        assert!(found.abs_diff(expected) <= 1, "{found} is not {expected}");
+    }
+
+    /// Faults 136.
+    #[test]
+    fn a_wall_clock_that_steps_while_a_span_is_open_leaves_its_duration() {
+        for step_secs in [-3_600, 3_600] {
+            let mut state = settled_state();
+            let start = state.anchor.ticks + 300_000;
+            let now = later(&state.anchor, 3_000_000_000, Duration::from_secs(1), step_secs);
+            state.anchor(now);
+            let (started, ended) = state.line().unix_nanos(start, now.ticks + 600_000);
+            assert_about(ended - started, 1_000_000_000 - 100_000 + 200_000);
+            assert_about(ended, now.unix_nano + 200_000);
+        }
+    }
+
+    /// Faults 136.
+    #[test]
+    fn a_wall_clock_that_is_slewed_is_followed_and_leaves_durations_alone() {
+        let mut state = settled_state();
+        for _ in 0..100 {
+            let mut now = later(&state.anchor, 3_000_000_000, Duration::from_secs(1), 0);
+            now.unix_nano += 500_000; // 500 parts in a million, the most a slew is
+            state.anchor(now);
+            let (started, ended) = state.line().unix_nanos(now.ticks - 3_000_000, now.ticks);
+            assert_about(ended - started, 1_000_000);
+            assert_about(ended, now.unix_nano);
+        }
+    }
+
+    /// Faults 136.
+    #[test]
+    fn a_suspended_machine_does_not_change_the_length_of_a_tick() {
+        let mut state = settled_state();
+        let slope = state.settled;
+        // The counter and the wall clock go on for an hour, the monotonic clock for a second.
+        let now = later(&state.anchor, 3_601 * 3_000_000_000, Duration::from_secs(1), 3_600);
+        state.anchor(now);
+        let (started, ended) = state.line().unix_nanos(now.ticks + 3_000, now.ticks + 9_000);
+        assert_about(started, now.unix_nano + 1_000);
+        assert_about(ended - started, 2_000);
+        state.anchor(later(&now, 3_000_000_000, Duration::from_secs(1), 0));
+        assert_eq!((state.settled, state.doubted), (slope, None));
+    }
+
+    /// Faults 136.
+    #[test]
+    fn a_counter_that_begins_anew_gives_a_span_across_that_no_length() {
+        let mut state = settled_state();
+        let start = state.anchor.ticks + 300_000;
+        let now = Anchor { ticks: 900, ..later(&state.anchor, 0, Duration::from_secs(1), 3_600) };
+        state.anchor(now);
+        let line = state.line();
+        let (started, ended) = line.unix_nanos(start, 1_500);
+        assert_eq!(started, ended);
+        assert_about(ended, now.unix_nano + 200);
+        let (started, ended) = line.unix_nanos(1_500, 4_500);
+        assert_about(ended - started, 1_000);
+    }
+
+    /// Faults 136.
+    #[test]
+    fn a_tick_of_another_length_is_believed_when_it_was_measured_twice() {
+        let mut state = settled_state();
+        let before = state.settled;
+        // A virtual machine that has moved to a processor of 2 ticks a nanosecond.
+        state.anchor(later(&state.anchor.clone(), 2_000_000_000, Duration::from_secs(1), 0));
+        assert_eq!(state.settled, before);
+        state.anchor(later(&state.anchor.clone(), 2_000_000_000, Duration::from_secs(1), 0));
+        assert_eq!(state.settled, Some(1 << 31));
+    }
+
+    /// Pitfall 14.
+    #[test]
+    fn a_clock_is_there_at_once_and_need_not_be_calibrated_first() {
+        let made = || {
+            let since = Instant::now();
+            let (started, before) = (ticks(), Instant::now());
+            let mut state = State::new();
+            let (ended, after) = (ticks(), Instant::now());
+            let (start, end) = state.line().unix_nanos(started, ended);
+            let took = since.elapsed();
+            let nanos = after.duration_since(before).as_nanos() as u64;
+            // The readings around the span are as uncertain as one of them takes.
+            assert!((end - start).abs_diff(nanos) < nanos / 2 + 50_000, "{start} {end} {nanos}");
+            took
+        };
+        // Of many, for a machine that is busy.
+        let fastest = (0..50).map(|_| made()).min();
+        assert!(fastest < Some(Duration::from_millis(2)), "{fastest:?}");
     }
 
     #[test]

@@ -34,6 +34,9 @@ use crate::span::Span;
 pub struct Context {
     span: Option<SpanContext>,
     baggage: Baggage,
+    /// The trace that is to be debugged, by a caller's B3 headers. A trace rather than a flag, so that
+    /// it goes along to children and not to a new trace that is started meanwhile.
+    debugged: Option<TraceId>,
 }
 
 thread_local! {
@@ -108,6 +111,17 @@ impl Context {
         self.span.as_ref()
     }
 
+    /// Whether the caller asked by B3's debug flag that everybody traces this. B3 headers pass it on.
+    #[must_use]
+    pub fn is_debug(&self) -> bool {
+        self.span.as_ref().is_some_and(|span| self.debugged == Some(span.trace_id))
+    }
+
+    pub(crate) fn with_debug(mut self, is_debug: bool) -> Self {
+        self.debugged = self.span.as_ref().map(|span| span.trace_id).filter(|_| is_debug);
+        self
+    }
+
     /// The baggage.
     #[must_use]
     pub fn baggage(&self) -> &Baggage {
@@ -132,6 +146,7 @@ impl Context {
         Self {
             span: propagation::extract_span_context(&mut get),
             baggage: propagation::extract_baggage(&mut get),
+            debugged: None,
         }
     }
 

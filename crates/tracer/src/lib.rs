@@ -17,6 +17,29 @@
 //! - Durations come from a monotonic clock and are never negative; start times follow the wall clock.
 //! - Attribute keys are unique, the last one wins; what limits cut is counted in the span.
 //! - Headers of peers cost bounded time and memory.
+//! - A panic of the application's while a span is open, or in code of its own that recording calls,
+//!   ends the span and harms nothing else; one in a sampler or an outlet goes no further than that.
+//! - A child of `fork` neither hands on its parent's spans nor repeats its ids, nor waits for its
+//!   threads ([`Provider::is_inherited`]).
+//!
+//! Unsafe code reads the processor's counter and asks to be told of forks, one line each; the memory
+//! that threads share is `spanwire-pool`'s.
+//!
+//! # Where spans may be recorded
+//!
+//! On every thread, in destructors, while unwinding, in a thread's last moments. Not in a signal
+//! handler: recording takes no lock once warm, yet it may at any time have to take one or to
+//! allocate, and the thread that was interrupted may hold the same. Then it would wait for itself.
+//! What a handler has to tell goes into an atomic or down a pipe, to a thread that records it.
+//!
+//! # Memory
+//!
+//! Finished spans take what the pool's budget allows; what does not fit is lost and counted
+//! ([`Loss::Memory`]). An open span takes what is set on it, within its
+//! [`Limits`](spanwire_model::Limits), of which the lengths of values are unlimited by default, as
+//! the specification has it. A thread keeps 32 idle records of a few kilobytes for each tracer it
+//! uses. Where the system itself has no memory left, allocating ends the process, as it does
+//! everywhere in Rust: nothing here can give it back, and nothing here grows until that happens.
 //!
 //! # Example
 //!
@@ -43,6 +66,7 @@
 pub mod baggage;
 mod clock;
 mod context;
+mod fork;
 mod outlet;
 pub mod propagation;
 mod provider;
@@ -51,11 +75,15 @@ mod record;
 pub mod sampler;
 mod sink;
 mod span;
+mod tracer;
 
 pub use baggage::Baggage;
 pub use context::{Context, ContextGuard, InContext, WithContext};
 pub use outlet::{Loss, Outlet, TracedChunk, TracedScope, TracedSlice};
-pub use provider::{HandOvers, Provider, ProviderBuilder, RecordStats, Tracer};
+pub use propagation::Propagators;
+pub use provider::{HandOvers, Provider, ProviderBuilder, RecordStats};
 pub use sampler::Sampler;
+pub use sink::suppress_on_this_thread;
 pub use span::{Span, SpanBuilder};
 pub use spanwire_model::{SpanContext, SpanKind, Status, Value};
+pub use tracer::Tracer;

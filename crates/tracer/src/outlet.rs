@@ -6,7 +6,7 @@ use spanwire_pool::{Chunk, Slice};
 /// Where full chunks go.
 ///
 /// Called by recording threads, once a chunk: it should return fast. Any function of the same shape
-/// is an outlet.
+/// is an outlet. A panic in it is caught: a chunk was refused then, and there is no room.
 pub trait Outlet: Send + Sync + 'static {
     /// Takes a chunk over, with every span in it that nobody took yet.
     ///

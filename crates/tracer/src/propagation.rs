@@ -1,4 +1,7 @@
-//! Span contexts and baggage in the headers of a request: W3C Trace Context Level 2 and W3C Baggage.
+//! Span contexts and baggage in the headers of a request: W3C Trace Context Level 2 and W3C Baggage,
+//! and Zipkin's B3 for those who still need it.
+//!
+//! The functions are W3C's; [`Propagators`] are what was configured.
 //!
 //! The functions take a getter or a setter rather than a map, so they serve every carrier without
 //! copying it: HTTP headers, gRPC metadata, message properties, environment variables. Names are
@@ -33,6 +36,11 @@ use arrayvec::ArrayString;
 use spanwire_model::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 
 use crate::baggage::Baggage;
+
+mod b3;
+mod propagators;
+
+pub use propagators::{InvalidPropagator, ParsedPropagators, Propagator, Propagators};
 
 /// Name of the header that carries ids and flags ("traceparent Header", W3C Trace Context Level 2).
 pub const TRACEPARENT: &str = "traceparent";

@@ -1,22 +1,17 @@
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::mem;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crossbeam_queue::ArrayQueue;
-use spanwire_codec::encode::EncodedScope;
 use spanwire_model::{Limits, Scope};
 use spanwire_pool::{ChunkPool, ChunkSettings};
 
 use crate::clock;
-use crate::outlet::{Loss, Outlet, TracedScope, TracedSlice};
-use crate::record::Record;
-use crate::sampler::{Sampler, Settled};
-use crate::sink::{Counts, HandOver, Open, Slot};
-use crate::span::{Span, SpanBuilder};
-
-/// Records that wait for a thread that starts spans after threads that ended them, for programs whose
-/// spans change threads.
-const RECORDS_SHARED: usize = 64;
+use crate::fork;
+use crate::outlet::{Loss, Outlet, TracedSlice};
+use crate::sampler::Sampler;
+use crate::sink::{Counts, HandOver, Slot};
+use crate::tracer::{Tracer, TracerShared};
 
 /// Source of [`Tracer`]s that share a sampler, limits, memory and an outlet.
 ///
@@ -75,15 +70,19 @@ impl ProviderBuilder {
     #[must_use]
     pub fn build(self, outlet: impl Outlet) -> Provider {
         let pool = self.pool.unwrap_or_else(|| ChunkPool::new(ChunkSettings::default()));
+        // Before anything that a fork may copy.
+        fork::watch();
         // Every span starts after this first anchor, so that times are read between two of them.
         clock::anchor();
+        let made_in = fork::generation();
         Provider {
             shared: Arc::new(Shared {
                 sampler: self.sampler,
                 limits: self.limits,
                 pool,
-                outlet: Box::new(outlet),
-                closed: AtomicBool::new(false),
+                outlet: Arc::new(outlet),
+                made_in,
+                records_in: AtomicU32::new(made_in),
                 slots: Mutex::default(),
                 tracers: Mutex::default(),
             }),
@@ -95,8 +94,11 @@ pub(crate) struct Shared {
     sampler: Sampler,
     limits: Limits,
     pool: ChunkPool,
-    outlet: Box<dyn Outlet>,
-    closed: AtomicBool,
+    outlet: Arc<dyn Outlet>,
+    /// The [generation](fork::generation) of its process.
+    made_in: u32,
+    /// The same, until it is closed: one comparison tells whether to record.
+    records_in: AtomicU32,
     slots: Mutex<Slots>,
     /// Those in use, so that asking twice for a scope gives the same one.
     tracers: Mutex<Vec<Known>>,
@@ -134,10 +136,27 @@ impl Slots {
     }
 }
 
+/// No process's generation.
+const CLOSED: u32 = u32::MAX;
+
 impl Shared {
+    /// Whether it is neither closed nor another process's.
     #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+    pub(crate) fn is_recording(&self) -> bool {
+        self.records_in.load(Ordering::Relaxed) == fork::generation()
+    }
+
+    /// Whether it was copied into this process by a fork.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.made_in != fork::generation()
+    }
+
+    pub(crate) fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
     }
 
     pub(crate) fn pool(&self) -> &ChunkPool {
@@ -169,11 +188,59 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.is_inherited() {
+            // Dropping these could wait for a thread that is not in this process.
+            mem::forget(Arc::clone(&self.outlet));
+            let slots = self.slots.get_mut().unwrap_or_else(PoisonError::into_inner);
+            mem::forget(mem::take(slots));
+        }
+    }
+}
+
 impl Provider {
     /// A builder with the defaults.
     #[must_use]
     pub fn builder() -> ProviderBuilder {
         ProviderBuilder::default()
+    }
+
+    /// A provider that was closed before it recorded anything, for tracing that is switched off.
+    ///
+    /// Callers and callees trace as if this process were not between them: what is injected from a
+    /// span under a sampled parent are the parent's ids and flags. Other spans are not sampled.
+    ///
+    /// ```
+    /// use spanwire_tracer::{Context, Provider};
+    ///
+    /// let tracer = Provider::disabled().tracer("shop");
+    /// let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    /// let _caller = Context::extract(|name| (name == "traceparent").then_some(header)).attach();
+    /// let span = tracer.start("checkout");
+    /// assert!(!span.is_recording());
+    /// span.as_current().inject(|_, value| assert_eq!(value, header));
+    /// ```
+    ///
+    /// Cost: no memory for chunks.
+    ///
+    /// Source: "Behavior of the API in the absence of an installed SDK" in `trace/api.md`,
+    /// opentelemetry-specification v1.60.
+    #[must_use]
+    pub fn disabled() -> Self {
+        let no_chunks = ChunkSettings {
+            initial_bytes: 1,
+            chunk_bytes: 1,
+            bytes_max: 0,
+            trim_threshold_bytes: 0,
+            ..ChunkSettings::default()
+        };
+        let provider = Self::builder()
+            .sampler(Sampler::parent_based(Sampler::AlwaysOff))
+            .pool(ChunkPool::new(no_chunks))
+            .build(|_| Err(Loss::Shutdown));
+        provider.close();
+        provider
     }
 
     /// A tracer for a library of this name; the same one as before while somebody has it.
@@ -188,8 +255,9 @@ impl Provider {
     /// means chunks of its own for each thread that uses it.
     #[must_use]
     pub fn tracer_of(&self, scope: &Scope) -> Tracer {
-        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        let settled = self.shared.sampler.settled();
+        if self.is_inherited() {
+            return Tracer::new(&self.shared, scope);
+        }
         let mut tracers = self.shared.tracers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = None;
         tracers.retain(|known| {
@@ -200,25 +268,16 @@ impl Provider {
             }
             alive
         });
-        let (shared, in_use) = found.unwrap_or_else(|| {
-            let in_use = Arc::new(());
-            let shared = Arc::new(TracerShared {
-                provider: Arc::clone(&self.shared),
-                scope: TracedScope {
-                    id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-                    encoded: EncodedScope::new(scope),
-                },
-                records: ArrayQueue::new(RECORDS_SHARED),
-                in_use: Arc::downgrade(&in_use),
-            });
-            tracers.push(Known {
-                scope: scope.clone(),
-                shared: Arc::downgrade(&shared),
-                in_use: Arc::downgrade(&in_use),
-            });
-            (shared, in_use)
+        if let Some((shared, in_use)) = found {
+            return Tracer { settled: self.shared.sampler.settled(), shared, in_use };
+        }
+        let tracer = Tracer::new(&self.shared, scope);
+        tracers.push(Known {
+            scope: scope.clone(),
+            shared: Arc::downgrade(&tracer.shared),
+            in_use: Arc::downgrade(&tracer.in_use),
         });
-        Tracer { shared, settled, _in_use: in_use }
+        tracer
     }
 
     /// Takes what every thread has finished so far, out of chunks that are not full; also keeps the
@@ -227,8 +286,11 @@ impl Provider {
     /// Recording goes on meanwhile, undisturbed. Returns the chunks that were with neither their
     /// threads nor the outlet at that moment, but on their way from one to the other.
     pub fn sweep(&self, mut each: impl FnMut(TracedSlice)) -> HandOvers {
-        clock::anchor();
         let mut missed = Vec::new();
+        if self.is_inherited() {
+            return HandOvers(missed);
+        }
+        clock::anchor();
         // A copy: whoever gets the slices may start spans, which registers threads.
         let all: Vec<_> = self.shared.slots().all().cloned().collect();
         for slot in all {
@@ -250,24 +312,49 @@ impl Provider {
         HandOvers(missed)
     }
 
-    /// Ends recording: spans that end from now on are lost, and counted as such.
+    /// Ends recording: spans that end from now on are lost, and counted as such. Those that start are
+    /// not recording, and have their parents' ids, so that no callee refers to a span that nobody has.
     ///
     /// What ended before is still there for [`sweep`](Self::sweep).
     pub fn close(&self) {
-        self.shared.closed.store(true, Ordering::Relaxed);
+        self.shared.records_in.store(CLOSED, Ordering::Relaxed);
+    }
+
+    /// Whether it was made in another process, of which this one is a fork.
+    ///
+    /// Such a provider and its tracers record nothing and take no lock, so they can neither send the
+    /// parent's spans a second time nor wait for one of the parent's threads, which are not in this
+    /// process. Their spans are as after [`close`](Self::close); those open at the fork are discarded where they end;
+    /// a sweep finds nothing, and [`stats`](Self::stats) are empty. What they hold is never freed, so
+    /// that dropping them is safe too. The parent has all of it still, and goes on.
+    ///
+    /// To record, make a new provider, with a pool of its own. Ids do not repeat the parent's, and
+    /// spans started under a context of the parent's are its children.
+    ///
+    /// Always `false` where there is no `fork`.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        self.shared.is_inherited()
     }
 
     /// Throws away what a sweep would find, from now on, and counts it as [`Loss::Shutdown`]: the last
     /// step after [`close`](Self::close), for spans that ended at that very moment.
     pub fn abandon(&self) {
+        if self.is_inherited() {
+            return;
+        }
         let mut slots = self.shared.slots();
         slots.abandoned.get_or_insert(0);
         slots.throw_away();
     }
 
-    /// What was recorded and lost so far, summed over all threads.
+    /// What was recorded and lost so far, summed over all threads; nothing if the provider
+    /// [is inherited](Self::is_inherited).
     #[must_use]
     pub fn stats(&self) -> RecordStats {
+        if self.is_inherited() {
+            return RecordStats::default();
+        }
         let mut slots = self.shared.slots();
         slots.throw_away();
         let mut counts = slots.retired;
@@ -290,7 +377,7 @@ impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Provider")
             .field("sampler", &self.shared.sampler)
-            .field("closed", &self.shared.is_closed())
+            .field("recording", &self.shared.is_recording())
             .finish_non_exhaustive()
     }
 }
@@ -330,7 +417,7 @@ impl HandOvers {
 ///
 /// Once nothing ends any more: `started = recorded + live + lost`, and of the recorded ones each was
 /// taken by a sweep or an outlet, is still in a chunk, or was abandoned.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct RecordStats {
     counts: Counts,
     in_chunks: u64,
@@ -372,79 +459,32 @@ impl RecordStats {
     }
 }
 
-/// Starts spans of one instrumentation scope.
-///
-/// Clones are the same tracer; starting a span from a shared one writes no shared memory.
-#[derive(Clone)]
-pub struct Tracer {
-    pub(crate) shared: Arc<TracerShared>,
-    pub(crate) settled: Settled,
-    /// Held by tracers alone, unlike `shared`, which threads hold too for as long as they live.
-    _in_use: Arc<()>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-pub(crate) struct TracerShared {
-    pub(crate) provider: Arc<Shared>,
-    pub(crate) scope: TracedScope,
-    records: ArrayQueue<Box<Record>>,
-    in_use: Weak<()>,
-}
-
-impl TracerShared {
-    /// Whether nobody can start a span with it any more.
-    pub(crate) fn is_obsolete(&self) -> bool {
-        self.provider.is_closed() || self.in_use.strong_count() == 0
-    }
-
-    /// A record for a new span.
-    #[cold]
-    pub(crate) fn open(self: &Arc<Self>) -> Open {
-        let record = self.records.pop();
-        let record = record.unwrap_or_else(|| Box::new(Record::new(self.provider.limits)));
-        Open { tracer: Arc::clone(self), record }
-    }
-
-    /// Keeps an empty record for another thread, or frees it where enough are kept.
-    #[cold]
-    pub(crate) fn keep(&self, record: Box<Record>) {
-        drop(self.records.push(record));
-    }
-
-    #[inline]
-    pub(crate) fn sampler(&self) -> &Sampler {
-        &self.provider.sampler
-    }
-}
-
-impl fmt::Debug for TracerShared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TracerShared").field("scope", &self.scope.id).finish_non_exhaustive()
-    }
-}
-
-impl Tracer {
-    /// Starts an internal span under the current one.
-    #[inline]
-    pub fn start(&self, name: &str) -> Span {
-        self.span(name).start()
-    }
-
-    /// A span to be started, with more to say about it.
-    #[inline]
-    pub fn span<'a>(&'a self, name: &'a str) -> SpanBuilder<'a> {
-        SpanBuilder::new(self, name)
-    }
-
-    /// Runs `work` within a new span, which ends with it.
-    pub fn in_span<R>(&self, name: &str, work: impl FnOnce(&mut Span) -> R) -> R {
-        let mut span = self.start(name);
-        let _entered = span.enter();
-        work(&mut span)
-    }
-}
-
-impl fmt::Debug for Tracer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tracer({})", self.shared.scope.id)
+    /// Faults 135.
+    #[test]
+    fn nothing_is_kept_of_threads_that_are_gone_once_their_chunks_are_taken() {
+        for refuse in [false, true] {
+            let outlet = move |_| if refuse { Err(Loss::QueueFull) } else { Ok(()) };
+            let provider = Provider::builder().build(outlet);
+            let tracer = provider.tracer("t");
+            for _ in 0..100 {
+                let tracer = tracer.clone();
+                std::thread::spawn(move || tracer.start("short").end()).join().expect("ends");
+            }
+            let kept = || {
+                let slots = provider.shared.slots();
+                (slots.live.len(), slots.orphans.len())
+            };
+            assert_eq!(kept(), (0, if refuse { 100 } else { 0 }));
+            assert!(provider.sweep(drop).is_empty());
+            assert_eq!(kept(), (0, 0));
+            let stats = provider.stats();
+            assert_eq!((stats.started(), stats.recorded(), stats.in_chunks()), (100, 100, 0));
+            let threads = Arc::strong_count(&tracer.shared);
+            assert_eq!(threads, 1, "no thread holds the tracer");
+        }
     }
 }

@@ -18,6 +18,12 @@ pub(crate) fn with<R>(draw: impl FnOnce(&mut Random) -> R) -> R {
     drawn
 }
 
+/// Makes this thread's generator draw other numbers than the process it was copied from.
+#[cfg(unix)]
+pub(crate) fn forget_seed() {
+    RANDOM.set(Random::UNSEEDED);
+}
+
 /// wyrand (Wang Yi 2019), one multiplication a number, with a second random word for trace ids.
 ///
 /// The generator alone has 64 bits of state: among a million threads that draw ten million ids each,
@@ -69,8 +75,10 @@ impl Random {
     #[inline(never)]
     fn seed(&mut self) {
         let word = |at: u64| {
-            // No entropy from the system: std seeds its hashers' keys on its own.
-            getrandom::u64().unwrap_or_else(|_| RandomState::new().hash_one(at))
+            // No entropy from the system: std seeds its hashers' keys on its own, and forked
+            // processes have the same.
+            getrandom::u64()
+                .unwrap_or_else(|_| RandomState::new().hash_one((at, std::process::id())))
         };
         *self = Self { state: word(0), mask: word(1) | 1 };
     }

@@ -26,6 +26,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use spanwire_model::{SpanContext, SpanKind, TraceId};
 
+mod named;
+
+pub use named::InvalidSampler;
+
 /// Decides, where a span starts, whether it is recorded and exported.
 ///
 /// The default follows the parent and keeps every trace that starts here.

@@ -1,6 +1,8 @@
 //! Where a thread's finished spans go: into its own chunk, one for each tracer it uses.
 
 use std::cell::RefCell;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -9,8 +11,9 @@ use spanwire_codec::encode::{SpanEnd, SpanWriter};
 use spanwire_pool::ChunkWriter;
 
 use crate::outlet::{Loss, Outlet, TracedChunk, TracedSlice};
-use crate::provider::{Shared, TracerShared};
+use crate::provider::Shared;
 use crate::record::Record;
+use crate::tracer::TracerShared;
 
 /// Idle records a thread keeps for one tracer: as many spans as it may have open at once without
 /// an allocation. More go to the tracer's shared pool, for threads that only ever start spans.
@@ -24,33 +27,40 @@ thread_local! {
 struct Local {
     /// The one used last comes first.
     sinks: Vec<Sink>,
+    /// Whether spans started here are not recorded. Looked at only where there is no sink, so the
+    /// thread is given none.
+    suppressed: bool,
 }
 
 impl Local {
     const fn new() -> Self {
-        Self { sinks: Vec::new() }
+        Self { sinks: Vec::new(), suppressed: false }
     }
 
     #[inline]
-    fn sink(&mut self, tracer: &Arc<TracerShared>) -> &mut Sink {
+    fn sink(&mut self, tracer: &Arc<TracerShared>) -> Option<&mut Sink> {
         match self.sinks.first() {
             Some(sink) if Arc::ptr_eq(&sink.tracer, tracer) => {}
-            _ => self.bring_forward(tracer),
+            _ => self.bring_forward(tracer)?,
         }
-        &mut self.sinks[0]
+        self.sinks.first_mut()
     }
 
+    /// Makes the tracer's sink the first one; `None` where it has none and gets none.
     #[cold]
-    fn bring_forward(&mut self, tracer: &Arc<TracerShared>) {
+    fn bring_forward(&mut self, tracer: &Arc<TracerShared>) -> Option<()> {
         match self.sinks.iter().position(|sink| Arc::ptr_eq(&sink.tracer, tracer)) {
             Some(at) => self.sinks.swap(0, at),
+            None if self.suppressed => return None,
             None => {
+                let sink = Sink::new(tracer)?;
                 // A closed provider records nothing more, and a tracer whose handles are all gone
                 // starts nothing more; here their sinks are noticed and go.
                 self.sinks.retain(|sink| !sink.tracer.is_obsolete());
-                self.sinks.insert(0, Sink::new(Arc::clone(tracer)));
+                self.sinks.insert(0, sink);
             }
         }
+        Some(())
     }
 }
 
@@ -64,25 +74,49 @@ pub(crate) struct Open {
     pub(crate) record: Box<Record>,
 }
 
-/// An empty record; counts a span as started. `None` once the provider is closed.
+/// Records no span that is started on this thread from now on, for as long as it lives.
+///
+/// For threads that serve the tracing itself: what they record would be about the sending of what
+/// they record. Such spans are not recording and pass their parent on. Spans that were started on
+/// another thread and end here are recorded as ever.
+///
+/// Cost: none for any other thread.
+pub fn suppress_on_this_thread() {
+    // A thread in its last moments starts nothing more that matters.
+    let _ended = LOCAL.try_with(|local| {
+        if let Ok(mut local) = local.try_borrow_mut() {
+            local.suppressed = true;
+            local.sinks.clear();
+        }
+    });
+}
+
+fn is_suppressed() -> bool {
+    let suppressed = LOCAL.try_with(|local| local.try_borrow().is_ok_and(|local| local.suppressed));
+    suppressed.unwrap_or(false)
+}
+
+/// An empty record; counts a span as started. `None` once the provider is closed, on a thread that
+/// is suppressed, and in a fork of its process.
 #[inline]
 pub(crate) fn start(tracer: &Arc<TracerShared>) -> Option<Open> {
     let started = LOCAL.try_with(|local| {
         let mut local = local.try_borrow_mut().ok()?;
-        Some(local.sink(tracer).start())
+        Some(local.sink(tracer)?.start())
     });
-    started.ok().flatten().unwrap_or_else(|| Sink::new(Arc::clone(tracer)).start())
+    started.ok().flatten().unwrap_or_else(|| start_detached(tracer))
 }
 
-/// Encodes a finished span into the thread's chunk; counts it as recorded or as lost.
+/// Encodes a finished span into the thread's chunk; counts it as recorded or as lost. In a fork of
+/// its process it is neither: it is the parent's.
 #[inline(never)]
 pub(crate) fn end(mut open: Open) {
     open.record.end_now();
     let mut open = Some(open);
     let ended = LOCAL.try_with(|local| {
         let mut local = local.try_borrow_mut().ok()?;
-        let open = open.take()?;
-        local.sink(&open.tracer).end(open);
+        let sink = local.sink(&open.as_ref()?.tracer)?;
+        sink.end(open.take()?);
         Some(())
     });
     if let (Err(_) | Ok(None), Some(open)) = (ended, open) {
@@ -90,11 +124,18 @@ pub(crate) fn end(mut open: Open) {
     }
 }
 
-/// For a thread whose local storage is gone or in use: a span that ends in the destructor of
-/// another thread-local value, or within the outlet.
+#[cold]
+fn start_detached(tracer: &Arc<TracerShared>) -> Option<Open> {
+    if is_suppressed() { None } else { Sink::new(tracer)?.start() }
+}
+
+/// For a thread that has no sink and is given none, as in the destructor of another thread-local
+/// value, or within the outlet.
 #[cold]
 fn end_detached(open: Open) {
-    Sink::new(Arc::clone(&open.tracer)).end(open);
+    if let Some(mut sink) = Sink::new(&open.tracer) {
+        sink.end(open);
+    }
 }
 
 /// One thread's end of one tracer.
@@ -110,17 +151,22 @@ struct Sink {
 }
 
 impl Sink {
+    /// `None` in a fork of the provider's process, where nothing of it may be touched.
     #[cold]
-    fn new(tracer: Arc<TracerShared>) -> Self {
-        let slot = Arc::new(Slot::default());
+    fn new(tracer: &Arc<TracerShared>) -> Option<Self> {
+        let tracer = Arc::clone(tracer);
         let provider = Arc::clone(&tracer.provider);
+        if provider.is_inherited() {
+            return None;
+        }
+        let slot = Arc::new(Slot::default());
         provider.register(&slot);
-        Self { tracer, provider, slot, writer: None, filled: 0, idle: Vec::new() }
+        Some(Self { tracer, provider, slot, writer: None, filled: 0, idle: Vec::new() })
     }
 
     #[inline]
     fn start(&mut self) -> Option<Open> {
-        if self.provider.is_closed() {
+        if !self.provider.is_recording() {
             return None;
         }
         add(&self.slot.started, 1);
@@ -143,7 +189,7 @@ impl Sink {
 
     #[inline]
     fn append(&mut self, span: &SpanWriter, end: &SpanEnd<'_>) -> Result<(), Loss> {
-        if self.provider.is_closed() {
+        if !self.provider.is_recording() {
             return self.refuse();
         }
         let bytes = span.framed_len(end);
@@ -186,8 +232,9 @@ impl Sink {
     fn wait_for_chunk(&self, bytes: usize) -> Result<ChunkWriter, Loss> {
         let bytes_max = self.provider.pool().budget().bytes_max().min(u32::MAX as usize);
         let since = Instant::now();
-        while bytes <= bytes_max && self.provider.outlet().make_room(since.elapsed()) {
-            if self.provider.is_closed() {
+        let make_room = || self.provider.outlet().make_room(since.elapsed());
+        while bytes <= bytes_max && caught(make_room).unwrap_or(false) {
+            if !self.provider.is_recording() {
                 return Err(Loss::Shutdown);
             }
             if let Some(next) = self.next_chunk(bytes) {
@@ -210,10 +257,11 @@ impl Sink {
         self.slot.set(None);
         let pending = full.chunk.pending();
         self.slot.in_hand.store(pending as u64, Ordering::Release);
+        let offered = full.clone();
         let accepted = match pending {
             // Swept to the last span, it holds nothing but memory.
             0 => Ok(()),
-            _ => accept(self.provider.outlet(), full.clone()),
+            _ => caught(|| accept(self.provider.outlet(), offered)).unwrap_or(Err(Loss::QueueFull)),
         };
         match accepted {
             Ok(()) => {
@@ -228,9 +276,12 @@ impl Sink {
     }
 
     /// Sheds a span that ends after the closing. What the chunk holds ended before and may still be
-    /// swept; once it is, the chunk goes.
+    /// swept; once it is, the chunk goes. In a fork of the process it stays as it is.
     #[cold]
     fn refuse(&mut self) -> Result<(), Loss> {
+        if self.provider.is_inherited() {
+            return Err(Loss::Shutdown);
+        }
         if self.writer.as_ref().is_some_and(|writer| writer.chunk().pending() == 0) {
             self.slot.set(None);
             self.writer = None;
@@ -241,6 +292,13 @@ impl Sink {
     fn traced(&self, writer: &ChunkWriter) -> TracedChunk {
         TracedChunk { chunk: writer.chunk(), scope: self.tracer.scope.clone() }
     }
+}
+
+/// What the outlet answers, unless it panics: where a span ends, which may be while its thread
+/// unwinds, and in a thread's last moments a panic would abort the process.
+fn caught<R>(ask: impl FnOnce() -> R) -> Option<R> {
+    // Whatever it leaves half changed is its own.
+    catch_unwind(AssertUnwindSafe(ask)).ok()
 }
 
 /// The cold path's copy of [`put`]: called from one place alone, that one is inlined.
@@ -271,6 +329,13 @@ fn put(
 /// The thread ends, or forgets a tracer.
 impl Drop for Sink {
     fn drop(&mut self) {
+        if self.provider.is_inherited() {
+            // The parent still has what is in them; giving the chunk back to its pool, or dropping
+            // it with the slot, could wait for a thread that is not in this process.
+            mem::forget(self.writer.take());
+            mem::forget(Arc::clone(&self.slot));
+            return;
+        }
         match self.hand_over(|outlet, last| outlet.accept_last(last)) {
             Ok(()) => self.provider.retire(&self.slot),
             // The slot outlives its thread, until a sweep has emptied it.
@@ -302,7 +367,7 @@ pub(crate) struct Slot {
 impl Slot {
     fn set(&self, chunk: Option<TracedChunk>) {
         // The old one is dropped after the lock is released.
-        let old = std::mem::replace(&mut *self.lock(), chunk);
+        let old = mem::replace(&mut *self.lock(), chunk);
         drop(old);
     }
 
@@ -387,4 +452,32 @@ fn bump(counter: &AtomicU64) {
 #[inline]
 fn add(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::{Loss, Provider};
+
+    /// Pitfall 16.
+    #[test]
+    fn a_span_touches_no_reference_count_that_threads_share() {
+        let provider = Provider::builder().build(|_| Err(Loss::QueueFull));
+        let tracer = provider.tracer("t");
+        tracer.start("the first one of the thread").end();
+        let counts = || {
+            let shared = &tracer.shared;
+            [
+                (Arc::strong_count(shared), Arc::weak_count(shared)),
+                (Arc::strong_count(&shared.provider), Arc::weak_count(&shared.provider)),
+            ]
+        };
+        let before = counts();
+        let span = tracer.start("warm");
+        assert!(span.is_recording());
+        assert_eq!(counts(), before, "while it is open");
+        span.end();
+        assert_eq!(counts(), before);
+    }
 }

@@ -9,11 +9,11 @@ use spanwire_model::{
 
 use crate::clock;
 use crate::context::{self, Context, ContextGuard, Ids};
-use crate::provider::Tracer;
 use crate::random;
 use crate::record::Time;
 use crate::sampler::{SamplingParameters, Situation};
 use crate::sink::{self, Open};
+use crate::tracer::Tracer;
 
 /// A span about to be started; made by [`Tracer::span`](crate::Tracer::span).
 #[must_use = "a span builder does nothing until `start`"]
@@ -93,18 +93,35 @@ impl<'a> SpanBuilder<'a> {
         };
         // The span is put together last and once, in its final place: moving it about in pieces
         // would cost more than all the rest of starting one that is not sampled.
-        let opening = Opening { trace_id, span_id, flags, parent };
+        let mut opening = Opening { trace_id, span_id, flags, parent };
         Span {
-            open: ManuallyDrop::new(if sampled { self.open(&opening, &trace_state) } else { None }),
-            context: SpanContext { trace_id, span_id, flags, is_remote: false, trace_state },
+            open: ManuallyDrop::new(match sampled {
+                true => self.open(&mut opening, &trace_state),
+                false => None,
+            }),
+            context: SpanContext {
+                trace_id,
+                span_id: opening.span_id,
+                flags: opening.flags,
+                is_remote: false,
+                trace_state,
+            },
         }
     }
 
     /// Out of line, so that starting an unsampled span stays small enough to be inlined.
     #[inline(never)]
-    fn open(&self, opening: &Opening, trace_state: &TraceState) -> Option<Open> {
+    fn open(&self, opening: &mut Opening, trace_state: &TraceState) -> Option<Open> {
         let Opening { trace_id, span_id, flags, parent } = *opening;
-        let mut open = sink::start(&self.tracer.shared)?;
+        let Some(mut open) = sink::start(&self.tracer.shared) else {
+            // Nobody will ever get this span, so whatever is called from it belongs to the parent; a
+            // trace that would start here has nothing in it.
+            opening.flags = flags.without(TraceFlags::SAMPLED);
+            if let Some(parent) = parent {
+                (opening.span_id, opening.flags) = (parent.span_id, parent.flags);
+            }
+            return None;
+        };
         let record = &mut *open.record;
         let parent_span_id = parent.map(|parent| parent.span_id);
         let trace_state = trace_state.as_str();

@@ -41,6 +41,7 @@ fn traceparent_is_read_and_written_in_the_form_of_version_00() {
     assert_eq!(SAMPLED.len(), TRACEPARENT_LEN);
 }
 
+/// Pitfall 6.
 #[test]
 fn sampled_and_random_flags_travel_and_reserved_ones_do_not() {
     for (received, kept) in [(0x00, 0), (0x01, 1), (0x02, 2), (0x03, 3), (0xfc, 0), (0xff, 3)] {

@@ -4,11 +4,12 @@ use std::future::Future as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use opentelemetry_proto::tonic::common::v1 as common;
 use opentelemetry_proto::tonic::trace::v1 as oracle;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
-use spanwire_codec::encode;
+use spanwire_codec::{encode, view};
 use spanwire_model::{Attributes, Limits, Link, SpanId, TraceFlags, TraceId};
 use spanwire_pool::{ChunkPool, ChunkSettings};
 use spanwire_tracer::{
@@ -111,6 +112,7 @@ fn limits() -> impl Strategy<Value = Limits> {
 struct Failure(String);
 
 proptest! {
+    /// Faults 34. Pitfall 7.
     #[test]
     fn a_recorded_span_equals_a_plain_one_with_the_same_history(
         steps in vec(step(), 0..30),
@@ -194,6 +196,34 @@ fn within(pairs: Vec<(String, Value<'static>)>, count_max: u32, limits: Limits) 
     attributes
 }
 
+/// Pitfall 7.
+#[test]
+fn of_attributes_with_one_key_the_last_is_exported_and_no_other() {
+    let recorder = recorder();
+    let mut span = recorder.provider.tracer("t").start("twice");
+    for value in 0..5 {
+        span.set_attribute("user.id", value);
+        span.set_attribute("user.name", "the same each time");
+    }
+    let twice = [("key", 1.into()), ("other", 2.into()), ("key", 3.into())];
+    span.add_event("event", twice.clone());
+    span.add_link(&span.context().clone(), twice);
+    span.end();
+    let span = &recorder.spans()[0];
+    let keys = |attributes: &[common::KeyValue]| {
+        attributes.iter().map(|attribute| attribute.key.clone()).collect::<Vec<_>>()
+    };
+    let value = |attribute: &common::KeyValue| attribute.value.clone().and_then(|any| any.value);
+    let int = |number| Some(common::any_value::Value::IntValue(number));
+    assert_eq!(keys(&span.attributes), ["user.id", "user.name"]);
+    assert_eq!(value(&span.attributes[0]), int(4));
+    for attributes in [&span.events[0].attributes, &span.links[0].attributes] {
+        assert_eq!(keys(attributes), ["key", "other"]);
+        assert_eq!(value(&attributes[0]), int(3));
+    }
+    assert_eq!(span.dropped_attributes_count, 0);
+}
+
 #[test]
 fn a_child_has_its_parents_trace_and_flags_and_a_root_starts_a_random_trace() {
     let recorder = recorder();
@@ -218,6 +248,7 @@ fn a_child_has_its_parents_trace_and_flags_and_a_root_starts_a_random_trace() {
     assert!(spans.iter().all(|span| span.flags == 0x103), "sampled, random, parent not remote");
 }
 
+/// Pitfall 6.
 #[test]
 fn a_remote_parent_passes_on_its_trace_state_and_marks_the_flags() {
     let recorder = recorder();
@@ -309,6 +340,7 @@ fn a_span_started_here_and_ended_there_is_counted_once() {
     assert_eq!(recorder.spans().len(), 300);
 }
 
+/// Pitfall 13.
 #[test]
 fn a_refused_chunk_stays_and_the_newest_spans_are_lost_and_counted() {
     let pool = ChunkPool::new(ChunkSettings {
@@ -340,6 +372,7 @@ fn a_span_larger_than_any_chunk_gets_one_of_its_own() {
     assert_eq!(sizes.len(), 6);
 }
 
+/// Pitfall 12.
 #[test]
 fn without_memory_spans_are_lost_for_that_reason() {
     let pool = ChunkPool::new(ChunkSettings { bytes_max: 100, ..ChunkSettings::default() });
@@ -348,21 +381,36 @@ fn without_memory_spans_are_lost_for_that_reason() {
     assert_eq!(provider.stats().lost(Loss::Memory), 1);
 }
 
+/// Faults 135.
 #[test]
 fn threads_that_end_hand_their_chunk_over_and_leave_nothing_behind() {
+    const THREADS: usize = 10_000;
+    const AT_ONCE: usize = 50;
+
     let recorder = recorder();
     let tracer = recorder.provider.tracer("t");
-    for _ in 0..2_000 {
-        let tracer = tracer.clone();
-        std::thread::spawn(move || tracer.start("short").end()).join().expect("ends");
+    let mut held_most = 0;
+    for _ in 0..THREADS / AT_ONCE {
+        let threads: Vec<_> = (0..AT_ONCE)
+            .map(|_| {
+                let tracer = tracer.clone();
+                std::thread::spawn(move || tracer.start("short").end())
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("ends"));
+        assert_eq!(recorder.full.lock().expect("no panic").len(), AT_ONCE, "without a sweep");
+        assert_eq!(recorder.spans().len(), AT_ONCE);
+        held_most = held_most.max(recorder.provider.pool().budget().used());
     }
-    assert_eq!(recorder.full.lock().expect("no panic").len(), 2_000);
-    assert_eq!(recorder.spans().len(), 2_000);
-    assert_eq!(recorder.provider.stats().recorded(), 2_000);
+    let stats = recorder.provider.stats();
+    assert_eq!((stats.started(), stats.recorded()), (THREADS as u64, THREADS as u64));
     let pool = recorder.provider.pool();
     assert_eq!(pool.budget().used(), pool.idle_bytes(), "no chunk is held any more");
+    let chunk_bytes = ChunkSettings::default().initial_bytes;
+    assert!(held_most <= 2 * AT_ONCE * chunk_bytes, "{held_most} bytes for {AT_ONCE} threads");
 }
 
+/// Faults 130, 135.
 #[test]
 fn a_span_that_ends_in_a_destructor_of_the_threads_last_moments_is_recorded() {
     thread_local! {
@@ -381,6 +429,7 @@ fn a_span_that_ends_in_a_destructor_of_the_threads_last_moments_is_recorded() {
     assert_eq!(recorder.spans().len(), 1);
 }
 
+/// Faults 127.
 #[test]
 fn a_panic_while_spans_are_open_ends_them() {
     let recorder = recorder();
@@ -403,8 +452,10 @@ fn after_the_closing_spans_are_lost_and_counted_and_new_ones_are_not_recorded() 
     let open = tracer.start("open");
     tracer.start("before").end();
     recorder.provider.close();
+    let after = tracer.span("after").parent(open.context()).start();
+    assert!(!after.is_recording());
+    assert_eq!(after.context(), open.context(), "callees are children of what was recorded");
     open.end();
-    assert!(!tracer.start("after").is_recording());
     let stats = recorder.provider.stats();
     assert_eq!((stats.started(), stats.live()), (2, 0));
     assert_eq!((stats.lost(Loss::Shutdown), stats.in_chunks()), (1, 1));
@@ -427,9 +478,10 @@ fn a_scope_asked_for_again_has_the_same_tracer_and_no_further_memory() {
     assert!(more <= used + (64 << 10), "{used} bytes became {more}");
 }
 
+/// Pitfall 1.
 #[test]
 fn an_unsampled_span_has_ids_and_takes_nothing() {
-    let provider = Provider::builder().sampler(Sampler::AlwaysOff).build(|_| Err(Loss::QueueFull));
+    let provider = Provider::builder().sampler(Sampler::AlwaysOff).build(|_| panic!("a chunk"));
     let tracer = provider.tracer("t");
     let mut span = tracer.start("off");
     span.set_attribute("kept", false);
@@ -441,7 +493,42 @@ fn an_unsampled_span_has_ids_and_takes_nothing() {
     assert_eq!(child.context().trace_id, span.context().trace_id);
     assert_ne!(child.context().span_id, span.context().span_id);
     drop((child, span));
-    assert_eq!(provider.stats().started(), 0);
+    assert!(provider.sweep(|_| panic!("a span")).is_empty());
+    let stats = provider.stats();
+    assert_eq!((stats.started(), stats.recorded(), provider.pool().budget().used()), (0, 0, 0));
+}
+
+/// Faults 140.
+#[test]
+fn a_disabled_provider_records_nothing_and_passes_on_what_came() {
+    let provider = Provider::disabled();
+    let tracer = provider.tracer("t");
+    let remote = [
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03"),
+        ("tracestate", "vendor=1"),
+    ];
+    let find = |name: &str| remote.iter().find(|header| header.0 == name).map(|header| header.1);
+    let caller = Context::extract(find);
+    {
+        let _current = caller.attach();
+        let span = tracer.start("server");
+        let _current = span.enter();
+        let mut child = provider.tracer("t").span("client").kind(SpanKind::Client).start();
+        child.set_attribute("kept", false);
+        assert!(!child.is_recording());
+        let mut sent = Vec::new();
+        child.as_current().inject(|name, value| sent.push((name, value.to_owned())));
+        assert_eq!(sent, remote.map(|(name, value)| (name, value.to_owned())));
+        let given = tracer.span("given").parent(child.context()).start();
+        assert_eq!(given.context(), child.context());
+        let root = tracer.span("root").root().start();
+        assert_ne!(root.context().trace_id, child.context().trace_id);
+        assert!(!root.context().is_sampled());
+    }
+    assert!(provider.sweep(|_| panic!("a span")).is_empty());
+    let stats = provider.stats();
+    assert_eq!((stats.started(), stats.lost(Loss::Shutdown)), (0, 0));
+    assert_eq!(provider.pool().budget().used(), 0);
 }
 
 #[test]
@@ -456,4 +543,35 @@ fn a_link_to_a_remote_context_says_so() {
     let expected =
         Link { context, flags: 0x303, attributes: Vec::new(), dropped_attributes_count: 0 };
     assert_eq!(link.span_id, expected.context.span_id.to_bytes());
+}
+
+/// Faults 138.
+#[test]
+fn a_suppressed_thread_records_nothing_it_starts_and_all_that_ends_on_it() {
+    let provider = Provider::builder().build(|_| Err(Loss::QueueFull));
+    let tracer = provider.tracer("t");
+    let started_elsewhere = tracer.start("started elsewhere");
+    let context = started_elsewhere.context().clone();
+    let serving = std::thread::spawn(move || {
+        tracer.start("before").end();
+        spanwire_tracer::suppress_on_this_thread();
+        let attached = started_elsewhere.as_current().attach();
+        let about_itself = tracer.start("about itself");
+        assert!(!about_itself.is_recording());
+        assert_eq!(about_itself.context().span_id, context.span_id, "the parent is passed on");
+        drop((attached, about_itself));
+        started_elsewhere.end();
+        assert!(!tracer.start("still suppressed").is_recording());
+    });
+    serving.join().expect("no panic");
+    let mut names = Vec::new();
+    provider.sweep(|taken| names.extend(names_of(&taken.slice.bytes)));
+    names.sort();
+    assert_eq!(names, ["before", "started elsewhere"]);
+    assert_eq!((provider.stats().started(), provider.stats().live()), (2, 0));
+}
+
+fn names_of(framed: &[u8]) -> Vec<String> {
+    let text = |span: view::Span<'_>| String::from_utf8_lossy(span.name()).into_owned();
+    view::framed(framed).map(text).collect()
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use spanwire_model::{SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState};
-use spanwire_tracer::sampler::{ParentBased, Sample, Sampler, SamplingParameters};
+use spanwire_tracer::sampler::{InvalidSampler, ParentBased, Sample, Sampler, SamplingParameters};
 
 const HALF: u128 = 1 << 55;
 
@@ -155,6 +155,64 @@ fn descriptions_are_those_of_the_specification() {
     );
 }
 
+#[test]
+fn names_of_the_specification_mean_its_samplers_in_any_case() {
+    let quarter = Sampler::ratio(0.25);
+    let cases = [
+        ("always_on", None, Sampler::AlwaysOn),
+        ("always_off", Some("ignored"), Sampler::AlwaysOff),
+        ("traceidratio", Some("0.25"), quarter.clone()),
+        ("traceidratio", Some(" 2.5e-1 "), quarter.clone()),
+        ("traceidratio", Some(""), Sampler::ratio(1.0)),
+        ("traceidratio", None, Sampler::ratio(1.0)),
+        ("traceidratio", Some("0"), Sampler::ratio(0.0)),
+        ("parentbased_always_on", None, Sampler::default()),
+        ("parentbased_always_off", None, Sampler::parent_based(Sampler::AlwaysOff)),
+        ("parentbased_traceidratio", Some("0.25"), Sampler::parent_based(quarter)),
+        ("", Some("ignored"), Sampler::default()),
+    ];
+    for (name, argument, expected) in cases {
+        for name in [name.to_owned(), name.to_uppercase(), format!(" {name} ")] {
+            let sampler = Sampler::named(&name, argument).expect("known");
+            assert_eq!(sampler.description(), expected.description(), "{name} {argument:?}");
+        }
+    }
+}
+
+#[test]
+fn names_that_mean_no_sampler_are_told_apart_and_give_the_default() {
+    for name in ["jaeger_remote", "parentbased_jaeger_remote", "XRay"] {
+        let error = Sampler::named(name, None).expect_err("not there");
+        let expected = InvalidSampler::Unsupported { name: name.to_lowercase() };
+        assert_eq!(error, expected);
+        assert!(error.to_string().contains("is not supported"), "{error}");
+        assert_eq!(error.fallback().description(), Sampler::default().description());
+    }
+    for name in ["parentbased_", "parentbased_xray", "always", "0.5", "traceidratio=1"] {
+        let error = Sampler::named(name, None).expect_err("not there");
+        assert_eq!(error, InvalidSampler::Unknown { name: name.into() });
+        assert!(error.to_string().starts_with(&format!("no sampler `{name}`")), "{error}");
+        assert_eq!(error.fallback().description(), Sampler::default().description());
+    }
+}
+
+/// Faults 139.
+#[test]
+fn an_argument_that_is_no_ratio_is_refused_and_counts_as_one() {
+    for argument in ["a", "-0.1", "1.1", "25%", "0,25", "NaN", "inf", "-inf", "1e999"] {
+        for (name, expected) in [
+            ("traceidratio", Sampler::ratio(1.0)),
+            ("ParentBased_TraceIdRatio", Sampler::parent_based(Sampler::ratio(1.0))),
+        ] {
+            let error = Sampler::named(name, Some(argument)).expect_err("no ratio");
+            let name = name.to_lowercase();
+            assert_eq!(error, InvalidSampler::Argument { name, argument: argument.into() });
+            assert!(error.to_string().ends_with(&format!("not `{argument}`")), "{error}");
+            assert_eq!(error.fallback().description(), expected.description());
+        }
+    }
+}
+
 struct ClientsOnly;
 
 impl Sample for ClientsOnly {
@@ -177,6 +235,7 @@ fn custom_sampler_decides_by_what_it_is_given() {
     assert!(sampler.description().contains("root:ClientsOnly"));
 }
 
+/// Faults 128.
 #[test]
 fn panic_in_a_custom_sampler_is_caught_and_counted_once() {
     let custom = Sampler::custom(ClientsOnly);

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use ::http::uri::{PathAndQuery, Scheme};
-use ::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use ::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::compression::Compression;
+use crate::endpoint::Endpoint;
 use crate::error::Source;
+use crate::proxy::Proxy;
+use crate::tls::Tls;
 
 /// The three forms of OTLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +41,10 @@ pub enum Protocol {
 #[derive(Clone, Debug)]
 pub struct TransportConfig {
     pub(crate) protocol: Protocol,
-    pub(crate) url: Uri,
+    /// One at least.
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// Endpoints are bases, to which HTTP appends the path of the signal.
+    appends: bool,
     pub(crate) headers: HeaderMap,
     pub(crate) user_agent: HeaderValue,
     pub(crate) compression: Compression,
@@ -49,28 +54,26 @@ pub struct TransportConfig {
     pub(crate) keep_alive_interval: Option<Duration>,
     pub(crate) keep_alive_timeout: Duration,
     pub(crate) idle_connections_max: usize,
-    pub(crate) idle_timeout: Duration,
+    pub(crate) idle_timeout: Option<Duration>,
     pub(crate) http2_only: bool,
+    pub(crate) connection_age_max: Option<Duration>,
+    pub(crate) proxy: Proxy,
+    pub(crate) tls: Tls,
 }
 
 impl TransportConfig {
-    /// To the collector at `endpoint`, `http://` or `https://` and a host.
+    /// To the collector at `endpoint`: `http://` or `https://` and a host, or the path of a Unix
+    /// socket as `unix:path` or `unix:///path`.
     ///
     /// HTTP appends `v1/traces` to the endpoint's path ("OTLP/HTTP Request" in
     /// `docs/specification.md`, opentelemetry-proto v1.11.0), with one slash between, and keeps a
-    /// query. gRPC ignores path and query.
+    /// query. gRPC ignores path and query. Over a Unix socket the path is `/v1/traces`.
     ///
     /// # Errors
     ///
     /// [`InvalidConfig::Endpoint`], [`InvalidConfig::Credentials`] and [`InvalidConfig::Tls`].
     pub fn new(protocol: Protocol, endpoint: &str) -> Result<Self, InvalidConfig> {
-        let mut config = Self::with_url(protocol, endpoint)?;
-        if protocol != Protocol::Grpc {
-            config.url = append_signal_path(config.url).map_err(|reason| {
-                InvalidConfig::Endpoint { endpoint: shorten(endpoint), reason }
-            })?;
-        }
-        Ok(config)
+        Self::to(protocol, endpoint, true)
     }
 
     /// As [`new`](Self::new), with the path as it is: `url` is the whole address of the signal.
@@ -79,9 +82,28 @@ impl TransportConfig {
     ///
     /// As [`new`](Self::new).
     pub fn with_url(protocol: Protocol, url: &str) -> Result<Self, InvalidConfig> {
+        Self::to(protocol, url, false)
+    }
+
+    /// Adds a further endpoint of the same protocol, written as the first one was.
+    ///
+    /// Attempts go round all of them. One that cannot be reached, breaks off, runs into a timeout
+    /// or answers that it is away (502, 503, 504, UNAVAILABLE) is passed over for 1 s, and longer
+    /// each time, up to 64 s. With all of them away, the one away longest is tried.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn endpoint(mut self, endpoint: &str) -> Result<Self, InvalidConfig> {
+        self.endpoints.push(Endpoint::parse(self.protocol, endpoint, self.appends)?);
+        Ok(self)
+    }
+
+    fn to(protocol: Protocol, endpoint: &str, appends: bool) -> Result<Self, InvalidConfig> {
         Ok(Self {
             protocol,
-            url: parse_endpoint(url)?,
+            endpoints: vec![Endpoint::parse(protocol, endpoint, appends)?],
+            appends,
             headers: HeaderMap::new(),
             user_agent: HeaderValue::from_static(USER_AGENT),
             compression: Compression::None,
@@ -91,8 +113,11 @@ impl TransportConfig {
             keep_alive_interval: Some(Duration::from_secs(30)),
             keep_alive_timeout: Duration::from_secs(10),
             idle_connections_max: 16,
-            idle_timeout: Duration::from_secs(90),
+            idle_timeout: Some(Duration::from_secs(90)),
             http2_only: false,
+            connection_age_max: None,
+            proxy: Proxy::none(),
+            tls: Tls::new(),
         })
     }
 
@@ -105,7 +130,7 @@ impl TransportConfig {
     ///
     /// [`InvalidConfig::Header`] if name or value is not valid in HTTP, or the name is one that
     /// OTLP, gRPC or the connection sets (`content-*`, `grpc-*`, `host`, `te`,
-    /// `transfer-encoding`, `connection`, `accept-encoding`).
+    /// `transfer-encoding`, `connection`, `accept-encoding`, `proxy-authorization`).
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, InvalidConfig> {
         let invalid = |reason| InvalidConfig::Header { name: shorten(name), reason };
         let parsed =
@@ -169,11 +194,11 @@ impl TransportConfig {
         self
     }
 
-    /// How many unused connections HTTP keeps, and for how long each. gRPC holds one connection.
-    /// Default: 16, for 90 s.
+    /// How many unused connections HTTP/1.1 keeps, and for how long each. HTTP/2 holds one
+    /// connection, for as long. A zero `timeout` means no limit. Default: 16, for 90 s.
     pub fn idle_connections(mut self, connections_max: usize, timeout: Duration) -> Self {
         self.idle_connections_max = connections_max;
-        self.idle_timeout = timeout;
+        self.idle_timeout = Some(timeout).filter(|t| !t.is_zero());
         self
     }
 
@@ -184,14 +209,43 @@ impl TransportConfig {
         self
     }
 
+    /// Makes connections anew after this time, and looks up names again; a tenth of it may be
+    /// taken off at random. What is in flight finishes on the old connection. Zero means no limit.
+    ///
+    /// Default: no limit. A connection that works is the cheapest one, servers that want theirs
+    /// spread say so by GOAWAY or by closing them, and a failure leads to a new one anyway. It
+    /// serves where names stand for a changing set of collectors and nothing closes connections.
+    pub fn connection_age_max(mut self, age_max: Duration) -> Self {
+        self.connection_age_max = Some(age_max).filter(|age| !age.is_zero());
+        self
+    }
+
+    /// The proxies on the way. Default: [`Proxy::none`], whatever the environment says.
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
+    /// Certificates and names of https endpoints; the others ignore them. Default: [`Tls::new`].
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = tls;
+        self
+    }
+
     /// The protocol spoken.
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// The address that requests go to, signal path included.
+    /// The address that requests go to, signal path included, or the path of a Unix socket. With
+    /// several endpoints, the first one's.
     pub fn url(&self) -> String {
-        self.url.to_string()
+        self.endpoints.first().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// Whether HTTP/2 is spoken and nothing else.
+    pub(crate) fn speaks_only_h2(&self) -> bool {
+        self.protocol == Protocol::Grpc || self.http2_only
     }
 }
 
@@ -199,7 +253,7 @@ impl TransportConfig {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidConfig {
-    /// The endpoint is not `http://` or `https://` and a host.
+    /// The endpoint is not `http://` or `https://` and a host, nor the path of a Unix socket.
     #[error("endpoint `{endpoint}`: {reason}")]
     Endpoint {
         /// The endpoint, cut to 200 characters.
@@ -222,57 +276,45 @@ pub enum InvalidConfig {
     /// gRPC has no registered name for brotli.
     #[error("brotli cannot be used over gRPC; use gzip or zstd")]
     Compression,
+    /// A proxy's URL cannot be used. It is not repeated here, as it may hold a password.
+    #[error("{setting}: {reason}")]
+    Proxy {
+        /// `proxy`, or the environment variable.
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// An https endpoint in a build without TLS.
-    #[error(
-        "https needs a TLS provider (feature tls-ring or tls-aws-lc) and root certificates \
-         (feature tls-native-roots or tls-webpki-roots)"
-    )]
+    #[error("https needs a TLS provider (feature tls-ring or tls-aws-lc)")]
     Tls,
-    /// The HTTP client or its TLS settings could not be made.
+    /// An https endpoint without an own CA, in a build without root certificates or on a system
+    /// that has none.
+    #[error(
+        "https needs root certificates: an own CA, or those of the feature tls-native-roots or \
+         tls-webpki-roots"
+    )]
+    Roots,
+    /// Certificates or a key cannot be read or used.
+    #[error("{what} in {origin}")]
+    Pem {
+        /// `CA certificates`, `client certificate` or `client key`.
+        what: &'static str,
+        /// The file, or that the bytes were given.
+        origin: String,
+        /// What is wrong.
+        #[source]
+        source: Source,
+    },
+    /// The name that the collector's certificate must be for is neither a host name nor an IP
+    /// address.
+    #[error("`{name}` cannot be the name in a certificate")]
+    ServerName {
+        /// The name, cut to 200 characters.
+        name: String,
+    },
+    /// The parts that requests and connections are made of do not fit together.
     #[error("no client for this endpoint")]
     Client(#[source] Source),
-    /// A transport was made outside a Tokio runtime.
-    #[error("no Tokio runtime: make the transport inside the one that will send")]
-    Runtime,
-}
-
-fn parse_endpoint(endpoint: &str) -> Result<Uri, InvalidConfig> {
-    let invalid = |reason| InvalidConfig::Endpoint { endpoint: shorten(endpoint), reason };
-    // Looked for before parsing, so that no error repeats a password.
-    let authority = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
-    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.contains('@') {
-        return Err(InvalidConfig::Credentials);
-    }
-    let url: Uri = endpoint.trim().parse().map_err(|_| invalid("not a URL"))?;
-    let Some(scheme) = url.scheme() else {
-        return Err(invalid("must start with http:// or https://"));
-    };
-    if url.host().is_none_or(str::is_empty) {
-        return Err(invalid("names no host"));
-    }
-    if *scheme == Scheme::HTTP {
-        Ok(url)
-    } else if *scheme == Scheme::HTTPS {
-        if HAS_TLS { Ok(url) } else { Err(InvalidConfig::Tls) }
-    } else {
-        Err(invalid("must start with http:// or https://"))
-    }
-}
-
-fn append_signal_path(base: Uri) -> Result<Uri, &'static str> {
-    let mut parts = base.into_parts();
-    let (path, query) = match &parts.path_and_query {
-        Some(p) => (p.path().trim_end_matches('/'), p.query()),
-        None => ("", None),
-    };
-    let path = match query {
-        Some(query) => format!("{path}/v1/traces?{query}"),
-        None => format!("{path}/v1/traces"),
-    };
-    let path = PathAndQuery::try_from(path).map_err(|_| "path too long")?;
-    parts.path_and_query = Some(path);
-    Uri::from_parts(parts).map_err(|_| "not a URL")
 }
 
 fn is_reserved(name: &HeaderName) -> bool {
@@ -283,6 +325,7 @@ fn is_reserved(name: &HeaderName) -> bool {
             header::ACCEPT_ENCODING,
             header::CONNECTION,
             header::HOST,
+            header::PROXY_AUTHORIZATION,
             header::TE,
             header::TRANSFER_ENCODING,
         ]
@@ -292,9 +335,6 @@ fn is_reserved(name: &HeaderName) -> bool {
 fn shorten(text: &str) -> String {
     text.chars().take(200).collect()
 }
-
-const HAS_TLS: bool =
-    cfg!(feature = "_tls") && cfg!(any(feature = "tls-native-roots", feature = "tls-webpki-roots"));
 
 /// `OTel-OTLP-Exporter-<Language>/<version>`, as "User Agent" of the exporter specification has it
 /// (`specification/protocol/exporter.md`, opentelemetry-specification v1.60).
@@ -310,47 +350,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_base_gets_the_signal_path_with_one_slash_and_an_exact_url_stays() {
-        let cases = [
-            ("http://h:4318", "http://h:4318/v1/traces"),
-            ("http://h:4318/", "http://h:4318/v1/traces"),
-            ("http://h/otlp", "http://h/otlp/v1/traces"),
-            ("http://h/otlp//", "http://h/otlp/v1/traces"),
-            ("http://h/otlp?key=1", "http://h/otlp/v1/traces?key=1"),
-            ("http://[::1]:4318", "http://[::1]:4318/v1/traces"),
-        ];
-        for (base, url) in cases {
-            let config = TransportConfig::new(Protocol::HttpProtobuf, base).expect(base);
-            assert_eq!(config.url(), url);
-        }
-        let exact = TransportConfig::with_url(Protocol::HttpJson, "http://h/a").expect("valid");
-        assert_eq!(exact.url(), "http://h/a");
-    }
-
-    #[test]
-    fn endpoints_that_cannot_be_dialled_are_refused_with_the_reason() {
-        for endpoint in
-            ["", "localhost:4317", "ftp://h", "http://", "http://:80", "http://a b", "/x"]
-        {
-            let error = TransportConfig::new(Protocol::Grpc, endpoint).expect_err(endpoint);
-            assert!(matches!(error, InvalidConfig::Endpoint { .. }), "{endpoint}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_password_in_the_endpoint_is_refused_and_not_repeated() {
-        for endpoint in ["http://u:pass@h", "http://u:pa ss@h", "u:pass@h:4317"] {
-            let error = TransportConfig::new(Protocol::Grpc, endpoint).expect_err("credentials");
-            assert!(!format!("{error} {error:?}").contains("pa"), "{error:?}");
-        }
-        assert!(TransportConfig::new(Protocol::HttpJson, "http://h/a@b").is_ok());
-    }
-
-    #[test]
-    fn https_without_tls_features_is_refused() {
-        let result = TransportConfig::new(Protocol::Grpc, "https://h");
-        assert_eq!(result.is_ok(), HAS_TLS);
-        assert_eq!(matches!(result, Err(InvalidConfig::Tls)), !HAS_TLS);
+    fn further_endpoints_are_read_as_the_first_one_was() {
+        let base = TransportConfig::new(Protocol::HttpProtobuf, "http://a")
+            .and_then(|config| config.endpoint("http://b/x"))
+            .expect("valid");
+        assert_eq!(base.endpoints[1].to_string(), "http://b/x/v1/traces");
+        let exact = TransportConfig::with_url(Protocol::HttpProtobuf, "http://a/y")
+            .and_then(|config| config.endpoint("http://b/x"))
+            .expect("valid");
+        assert_eq!(
+            (exact.url().as_str(), exact.endpoints[1].to_string().as_str()),
+            ("http://a/y", "http://b/x")
+        );
+        assert!(exact.endpoint("b:80").is_err());
     }
 
     #[test]

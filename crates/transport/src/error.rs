@@ -13,9 +13,18 @@ pub(crate) type Source = Box<dyn Error + Send + Sync>;
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// No connection could be made, so the collector has seen nothing of the body.
+    /// No connection could be made, so the collector has seen nothing of the body. The sources
+    /// say why: refused, no such name, a timeout and where, or what is wrong with a certificate.
     #[error("no connection to the collector")]
     Connect(#[source] Source),
+    /// The proxy refused to open a tunnel to the collector, which has seen nothing of the body.
+    /// Its status decides as the same status of a collector would: 407 (credentials missing or
+    /// wrong) is final.
+    #[error("the proxy refused a tunnel to the collector: HTTP {status}")]
+    Proxy {
+        /// The proxy's HTTP status.
+        status: u16,
+    },
     /// The connection failed before a whole answer arrived. The collector may have taken the
     /// spans; sent again, they may arrive twice, which OTLP accepts ("Duplicate Data").
     #[error("no answer from the collector")]
@@ -76,12 +85,62 @@ impl SendError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Connect(_) | Self::Disconnect(_) | Self::Timeout { .. } => Retry::Backoff,
+            Self::Proxy { status } => Self::from_http(*status, None, None).retry(),
             Self::Throttle { retry_after: Some(wait), .. } => Retry::After(*wait),
             Self::Throttle { retry_after: None, .. } => Retry::Backoff,
             Self::Reject { .. }
             | Self::Oversize { .. }
             | Self::AnswerTooLarge { .. }
             | Self::Mismatch => Retry::Never,
+        }
+    }
+
+    /// The limit that the collector named, in bytes, in its own words about a request too large
+    /// for it. It holds for the protobuf message before compression.
+    ///
+    /// There is no field for it in gRPC or OTLP. The texts understood are those of the servers of
+    /// Go, C++ and Node.js (`larger than max (5242880 vs. 4194304)`), Java (`exceeds maximum size
+    /// 4194304: 5242880`) and tonic (`the limit is: 4194304 bytes`), which comes with
+    /// OUT_OF_RANGE: by OTLP a status to be tried again, though it will be refused each time.
+    ///
+    /// ```
+    /// # use spanwire_transport::{SendError, Status};
+    /// let error = SendError::Oversize {
+    ///     status: Status::Grpc(8),
+    ///     message: Some("grpc: received message larger than max (5242880 vs. 4194304)".into()),
+    /// };
+    /// assert_eq!(error.limit_bytes(), Some(4_194_304));
+    /// ```
+    pub fn limit_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Throttle { message: Some(text), .. }
+            | Self::Oversize { message: Some(text), .. } => named_limit(text),
+            _ => None,
+        }
+    }
+
+    /// Whether later requests should go over other connections.
+    pub(crate) fn is_of_the_connection(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Proxy { .. } | Self::Disconnect(_) | Self::Timeout { .. } => {
+                true
+            }
+            Self::Throttle { .. }
+            | Self::Reject { .. }
+            | Self::Oversize { .. }
+            | Self::AnswerTooLarge { .. }
+            | Self::Mismatch => false,
+        }
+    }
+
+    /// Whether later requests should go to another endpoint, if there is one. A spent quota or a
+    /// refused payload says nothing against this one.
+    pub(crate) fn is_of_the_endpoint(&self) -> bool {
+        match self {
+            Self::Throttle { status, .. } => {
+                matches!(status, Status::Http(502..=504) | Status::Grpc(code::UNAVAILABLE))
+            }
+            other => other.is_of_the_connection(),
         }
     }
 
@@ -158,6 +217,19 @@ impl fmt::Display for Status {
     }
 }
 
+/// The limit in a text about a message that is too large; zero is none.
+fn named_limit(text: &str) -> Option<usize> {
+    let text = text.to_ascii_lowercase();
+    let behind = |mark: &str| text.split_once(mark).map(|(_, rest)| rest);
+    let limit = behind("larger than max (")
+        .and_then(|rest| rest.split_once("vs"))
+        .map(|(_, limit)| limit.trim_start_matches(['.', ' ']))
+        .or_else(|| behind("exceeds maximum size "))
+        .or_else(|| behind("the limit is: "))?;
+    let digits = limit.find(|c: char| !c.is_ascii_digit()).unwrap_or(limit.len());
+    limit[..digits].parse().ok().filter(|&limit| limit > 0)
+}
+
 fn suffix(message: &Option<Box<str>>) -> impl fmt::Display + '_ {
     fmt::from_fn(move |f| match message {
         Some(message) => write!(f, ": {message}"),
@@ -202,6 +274,7 @@ pub(crate) mod code {
 mod tests {
     use super::*;
 
+    /// Faults 107, 108.
     #[test]
     fn every_grpc_code_is_retried_exactly_as_otlp_says() {
         let retryable = [
@@ -229,6 +302,7 @@ mod tests {
         }
     }
 
+    /// Faults 104, 105.
     #[test]
     fn every_http_status_is_retried_exactly_as_otlp_says() {
         for status in (300..600).chain([0, 99, 101, 999]) {
@@ -245,6 +319,7 @@ mod tests {
         }
     }
 
+    /// Faults 113.
     #[test]
     fn a_proxy_s_http_status_decides_as_its_grpc_mapping_would() {
         // Status and code by `doc/http-grpc-status-mapping.md` of gRPC; all others are UNKNOWN.
@@ -275,6 +350,45 @@ mod tests {
         assert!(matches!(SendError::from_grpc(8, None, None), SendError::Oversize { .. }));
         assert!(matches!(SendError::from_grpc(3, None, None), SendError::Reject { .. }));
         assert!(matches!(SendError::from_http(400, None, None), SendError::Reject { .. }));
+    }
+
+    #[test]
+    fn the_limit_is_read_from_the_words_of_each_server_and_from_no_others() {
+        let texts = [
+            ("grpc: received message larger than max (5242880 vs. 4194304)", Some(4_194_304)),
+            ("grpc: received message after decompression larger than max (9 vs. 8)", Some(8)),
+            ("SERVER: Received message larger than max (5242880 vs. 4194304)", Some(4_194_304)),
+            ("Received message larger than max (5242880 vs 4194304)", Some(4_194_304)),
+            ("gRPC message exceeds maximum size 4194304: 5000000", Some(4_194_304)),
+            ("Decompressed gRPC message exceeds maximum size 4194304", Some(4_194_304)),
+            (
+                "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes",
+                Some(4),
+            ),
+            ("larger than max (1 vs. 0)", None),
+            ("larger than max (1 vs. 99999999999999999999999)", None),
+            ("larger than max (", None),
+            ("exceeds maximum size of the tenant", None),
+            ("quota exceeded: 4194304", None),
+            ("", None),
+        ];
+        for (text, limit) in texts {
+            for code in [code::RESOURCE_EXHAUSTED, code::OUT_OF_RANGE] {
+                let error = SendError::from_grpc(code, None, Some(text.into()));
+                assert_eq!(error.limit_bytes(), limit, "{text}");
+            }
+        }
+        assert_eq!(SendError::from_grpc(3, None, Some(texts[0].0.into())).limit_bytes(), None);
+    }
+
+    /// Faults 123.
+    #[test]
+    fn a_proxy_that_wants_credentials_is_not_asked_again_and_a_busy_one_is() {
+        for (status, retry) in
+            [(407, Retry::Never), (403, Retry::Never), (502, Retry::Backoff), (503, Retry::Backoff)]
+        {
+            assert_eq!(SendError::Proxy { status }.retry(), retry, "{status}");
+        }
     }
 
     #[test]

@@ -1,97 +1,55 @@
-//! OTLP/gRPC: unary calls on one HTTP/2 connection, without the copies of a gRPC client stub.
+//! OTLP/gRPC: the address of the call, and what its answer means.
 //!
-//! tonic's `Channel` dials, multiplexes and reconnects; the call itself is an HTTP request whose
-//! body is our list of bytes. Source: `doc/PROTOCOL-HTTP2.md` of gRPC.
-
-use std::future::poll_fn;
+//! A unary call is a POST whose body is one message behind five bytes, answered by trailers.
+//! Source: `doc/PROTOCOL-HTTP2.md` of gRPC.
 
 use ::http::uri::PathAndQuery;
-use ::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
 use base64::Engine as _;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use tonic::body::Body;
-use tonic::transport::{Channel, Endpoint};
-use tower_service::Service as _;
+use hyper::body::Incoming;
 
 use crate::compression::{Compression, gunzip};
-use crate::config::{InvalidConfig, TransportConfig};
-use crate::encode::{Encoded, GRPC_PREFIX_LEN};
-use crate::error::{SendError, Source, code};
+use crate::config::InvalidConfig;
+use crate::encode::GRPC_PREFIX_LEN;
+use crate::error::{SendError, code};
 use crate::http::retry_after_header;
 use crate::response::{
     ANSWER_BYTES_MAX, Accepted, Answer, clean, decode_status, retry_info, too_large,
 };
 
-pub(crate) struct GrpcSender {
-    channel: Channel,
-    headers: HeaderMap,
+/// The address of the call; path and query of the endpoint mean nothing to gRPC.
+pub(crate) fn method_url(endpoint: Uri) -> Result<Uri, InvalidConfig> {
+    let mut parts = endpoint.into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static(EXPORT_PATH));
+    Uri::from_parts(parts).map_err(|error| InvalidConfig::Client(error.into()))
 }
 
-impl GrpcSender {
-    /// Dials nothing yet: the first request does. Must be called inside a Tokio runtime.
-    pub(crate) fn new(config: &TransportConfig) -> Result<Self, InvalidConfig> {
-        let client = |error: tonic::transport::Error| InvalidConfig::Client(error.into());
-        let mut endpoint = Endpoint::from(config.url.clone())
-            .user_agent(config.user_agent.clone())
-            .map_err(client)?
-            // Finds a peer that vanished while no request was open, without pings it may dislike.
-            .tcp_keepalive(config.keep_alive_interval)
-            .keep_alive_timeout(config.keep_alive_timeout);
-        if let Some(timeout) = config.connect_timeout {
-            endpoint = endpoint.connect_timeout(timeout);
-        }
-        if let Some(interval) = config.keep_alive_interval {
-            endpoint = endpoint.http2_keep_alive_interval(interval);
-        }
-        #[cfg(feature = "_tls")]
-        if config.url.scheme() == Some(&::http::uri::Scheme::HTTPS) {
-            endpoint = endpoint.tls_config(crate::tls::grpc(config)).map_err(client)?;
-        }
-
-        let mut headers = config.headers.clone();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        Ok(Self { channel: endpoint.connect_lazy(), headers })
+/// Reads an answer to a request of `spans` spans to its end, and judges it.
+pub(crate) async fn read(
+    response: Response<Incoming>,
+    spans: usize,
+) -> Result<Accepted, SendError> {
+    let (head, mut body) = response.into_parts();
+    // An answer without a body carries its trailers as headers.
+    if head.headers.contains_key(GRPC_STATUS) {
+        return outcome(&head.headers, Bytes::new(), &head.headers, spans);
     }
-
-    pub(crate) async fn send(&self, encoded: &Encoded) -> Result<Accepted, SendError> {
-        let mut channel = self.channel.clone();
-        poll_fn(|cx| channel.poll_ready(cx)).await.map_err(disconnect)?;
-        let response = channel.call(self.request(encoded)).await.map_err(disconnect)?;
-        let (head, mut body) = response.into_parts();
-
-        // An answer without a body carries its trailers as headers.
-        if head.headers.contains_key(GRPC_STATUS) {
-            return outcome(&head.headers, Bytes::new(), &head.headers, encoded.spans());
-        }
-        if head.status != StatusCode::OK {
-            let retry_after = retry_after_header(&head.headers);
-            return Err(SendError::from_http(head.status.as_u16(), retry_after, None));
-        }
-        let mut answer = Answer::default();
-        let mut trailers = HeaderMap::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|status| SendError::Disconnect(status.into()))?;
-            match frame.into_data() {
-                Ok(data) => answer.push(data)?,
-                Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
-            }
-        }
-        outcome(&trailers, answer.finish(), &head.headers, encoded.spans())
+    if head.status != StatusCode::OK {
+        let retry_after = retry_after_header(&head.headers);
+        return Err(SendError::from_http(head.status.as_u16(), retry_after, None));
     }
-
-    fn request(&self, encoded: &Encoded) -> Request<Body> {
-        let mut request = Request::new(Body::new(encoded.frames()));
-        *request.method_mut() = Method::POST;
-        // The channel puts scheme and authority before the path.
-        *request.uri_mut() = Uri::from(PathAndQuery::from_static(EXPORT_PATH));
-        *request.headers_mut() = self.headers.clone();
-        if let Some(coding) = encoded.compression.coding() {
-            request.headers_mut().insert(GRPC_ENCODING, HeaderValue::from_static(coding));
+    let mut answer = Answer::default();
+    let mut trailers = HeaderMap::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| SendError::Disconnect(error.into()))?;
+        match frame.into_data() {
+            Ok(data) => answer.push(data)?,
+            Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
         }
-        request
     }
+    outcome(&trailers, answer.finish(), &head.headers, spans)
 }
 
 /// Judges a whole answer: `trailers` decide, `body` only explains.
@@ -138,7 +96,7 @@ fn message(body: &Bytes, headers: &HeaderMap) -> Result<Option<Bytes>, SendError
     match compressed {
         0 => Ok(Some(body.slice(GRPC_PREFIX_LEN..))),
         // Never asked for, yet harmless to understand.
-        1 if headers.get(GRPC_ENCODING).map(HeaderValue::as_bytes)
+        1 if headers.get(ENCODING).map(HeaderValue::as_bytes)
             == Compression::Gzip.coding().map(str::as_bytes) =>
         {
             match gunzip(message, ANSWER_BYTES_MAX) {
@@ -151,19 +109,10 @@ fn message(body: &Bytes, headers: &HeaderMap) -> Result<Option<Bytes>, SendError
     }
 }
 
-fn disconnect(error: tonic::transport::Error) -> SendError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(current) = cause {
-        if current.is::<tonic::ConnectError>() {
-            return SendError::Connect(Source::from(error));
-        }
-        cause = current.source();
-    }
-    SendError::Disconnect(Source::from(error))
-}
+pub(crate) const CONTENT_TYPE: &str = "application/grpc";
+pub(crate) const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 const EXPORT_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-const GRPC_ENCODING: &str = "grpc-encoding";
 const GRPC_MESSAGE: &str = "grpc-message";
 const GRPC_STATUS: &str = "grpc-status";
 const GRPC_STATUS_DETAILS: &str = "grpc-status-details-bin";
@@ -203,6 +152,7 @@ mod tests {
         Status { code: 8, message: "later".into(), details: vec![any] }.encode_to_vec()
     }
 
+    /// Faults 109, 110.
     #[test]
     fn details_are_read_with_and_without_padding_and_ignored_when_damaged() {
         let padded = base64::engine::general_purpose::STANDARD.encode(details());
@@ -218,6 +168,7 @@ mod tests {
         }
     }
 
+    /// Faults 113.
     #[test]
     fn a_missing_or_senseless_status_is_unknown_and_not_repeated() {
         for pairs in [&[][..], &[("grpc-status", "x")], &[("grpc-status", "-1")]] {

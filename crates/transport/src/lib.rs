@@ -2,7 +2,8 @@
 //!
 //! A [`Body`] is a list of byte pieces that joined are one encoded `ExportTraceServiceRequest`.
 //! [`Transport::encode`] compresses and frames it once; [`Transport::send`] sends the result any
-//! number of times, over connections that are kept and shared. This crate never decides to send
+//! number of times, over connections that are kept and shared: TCP, TLS, Unix sockets, through a
+//! [`Proxy`], to one endpoint or several. This crate never decides to send
 //! again: an error says whether the same bytes may be sent again ([`SendError::retry`]), [`Backoff`]
 //! says when, and the caller owns the queue, the clock and the tasks. It does not batch, split or
 //! decode spans.
@@ -17,8 +18,12 @@
 //! - No peer is trusted: an answer is read up to 4 MiB after decompression, its text is cut to
 //!   1 KiB and stripped of control characters, redirects are not followed, and more rejected spans
 //!   than were sent are not believed.
-//! - Brotli over gRPC, https without a TLS feature, and reserved headers are refused when the
-//!   transport is configured, not when it first sends.
+//! - After a failure the next attempt uses a new connection, with names looked up and certificates
+//!   read again, and goes to another endpoint if there is one. What is in flight finishes.
+//! - TLS fails closed, and an error names its cause: what is wrong with a certificate, where a
+//!   timeout struck, what a proxy answered. No error and no `Debug` shows credentials.
+//! - Brotli over gRPC, https without a TLS feature, unusable certificates, and reserved headers are
+//!   refused when the transport is configured or made, not when it first sends.
 //!
 //! # Example
 //!
@@ -51,22 +56,27 @@
 //!
 //! # TLS
 //!
-//! An https endpoint needs one of the features `tls-ring` and `tls-aws-lc`, and one of
-//! `tls-native-roots` and `tls-webpki-roots`. A provider the process has installed as its default
-//! wins over the features.
+//! An https endpoint needs one of the features `tls-ring` and `tls-aws-lc`, and either an own CA
+//! ([`Tls::ca`]) or one of `tls-native-roots` and `tls-webpki-roots`. A provider the process has
+//! installed as its default wins over the features.
 
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod balance;
 mod body;
 mod compression;
 mod config;
+mod connect;
+mod connections;
 mod encode;
+mod endpoint;
 mod error;
 mod grpc;
 mod http;
+mod proxy;
+mod request;
 mod response;
-#[cfg(feature = "_tls")]
 mod tls;
 mod transport;
 
@@ -74,7 +84,9 @@ pub use backoff::{Backoff, InvalidRetrySettings, RetryPolicy, RetrySettings};
 pub use body::Body;
 pub use compression::Compression;
 pub use config::{InvalidConfig, Protocol, TransportConfig};
-pub use encode::{EncodeError, Encoded};
+pub use encode::{EncodeError, Encoded, RequestError};
 pub use error::{Retry, SendError, Status};
+pub use proxy::Proxy;
 pub use response::Accepted;
+pub use tls::{Pem, Tls};
 pub use transport::Transport;

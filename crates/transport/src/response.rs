@@ -163,6 +163,7 @@ mod tests {
         Accepted::from_protobuf(&response.encode_to_vec(), spans)
     }
 
+    /// Faults 102.
     #[test]
     fn rejected_spans_are_never_negative_and_never_more_than_were_sent() {
         assert_eq!(accepted(3, "", 10).rejected_spans, 3);
@@ -171,6 +172,7 @@ mod tests {
         assert_eq!(accepted(-1, "", 10).rejected_spans, 0);
     }
 
+    /// Faults 101.
     #[test]
     fn a_warning_without_rejected_spans_is_kept() {
         let accepted = accepted(0, "schema is old", 10);
@@ -178,6 +180,7 @@ mod tests {
         assert_eq!((accepted.rejected_spans, accepted.unreadable), (0, false));
     }
 
+    /// Faults 100, 103.
     #[test]
     fn garbage_counts_as_success_and_is_marked() {
         assert_eq!(Accepted::from_protobuf(b"<html>", 10), Accepted::unreadable());
@@ -195,6 +198,7 @@ mod tests {
         assert_eq!(clean(b"\n "), None);
     }
 
+    /// Faults 111.
     #[test]
     fn an_answer_is_read_up_to_the_limit_and_no_further() {
         let mut answer = Answer::default();
@@ -206,6 +210,7 @@ mod tests {
         assert_eq!(answer.finish().len(), ANSWER_BYTES_MAX);
     }
 
+    /// Faults 109.
     #[test]
     fn retry_info_is_found_and_its_delay_made_sane() {
         let delay = |seconds, nanos| {
@@ -227,6 +232,7 @@ mod tests {
         assert_eq!(retry_info(&Status::default()), None);
     }
 
+    /// Faults 110.
     #[test]
     fn a_status_with_a_mass_of_details_is_not_decoded() {
         let empty_details = [0x1A, 0x00].repeat(STATUS_BYTES_MAX / 2);
@@ -236,6 +242,7 @@ mod tests {
         assert!(decode_status(json.as_bytes(), true).is_none());
     }
 
+    /// Faults 106.
     #[test]
     fn retry_after_is_read_as_seconds_and_as_a_date() {
         let now = httpdate::parse_http_date("Sat, 21 Nov 2026 12:00:00 GMT").expect("a date");

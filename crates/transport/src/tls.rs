@@ -1,60 +1,97 @@
-//! TLS settings for both stacks, so that neither reaches for a provider that is not there.
+//! What a connection over TLS trusts and shows: settings, as data.
 
-use std::sync::Arc;
+use std::fmt;
+use std::path::PathBuf;
 
-use rustls::crypto::CryptoProvider;
-use rustls::{ClientConfig, RootCertStore};
-use tonic::transport::ClientTlsConfig;
+#[cfg(feature = "_tls")]
+mod client;
+#[cfg(feature = "_tls")]
+mod files;
 
-use crate::config::{InvalidConfig, TransportConfig};
+#[cfg(feature = "_tls")]
+pub(crate) use client::{TlsClient, fault};
 
-/// For tonic, which picks the provider as [`provider`] does.
-pub(crate) fn grpc(config: &TransportConfig) -> ClientTlsConfig {
-    let tls = ClientTlsConfig::new().with_enabled_roots();
-    match config.connect_timeout {
-        Some(timeout) => tls.timeout(timeout),
-        None => tls,
+/// Certificates or a key in PEM (RFC 7468).
+#[derive(Clone, PartialEq, Eq)]
+pub enum Pem {
+    /// A file of 4 MiB at most. It is read when the transport is made and looked at again for each
+    /// new connection, so that a file replaced on disk is used from then on.
+    File(PathBuf),
+    /// The PEM itself.
+    Bytes(Vec<u8>),
+}
+
+/// Settings of https endpoints. TLS is spoken in versions 1.2 and 1.3.
+///
+/// ```no_run
+/// use spanwire_transport::{Pem, Protocol, Tls, Transport, TransportConfig};
+///
+/// let tls = Tls::new()
+///     .ca(Pem::File("/etc/otel/ca.pem".into()))
+///     .client_certificate(
+///         Pem::File("/etc/otel/client.pem".into()),
+///         Pem::File("/etc/otel/client.key".into()),
+///     );
+/// let config = TransportConfig::new(Protocol::Grpc, "https://collector.example:4317")?.tls(tls);
+/// // Reads the files, and names the one that is missing or wrong.
+/// let transport = Transport::new(&config)?;
+/// # Ok::<(), spanwire_transport::InvalidConfig>(())
+/// ```
+///
+/// A file that is replaced by one that cannot be used, or is half written, changes nothing: the
+/// connections are made with what was read before, and the next attempt that fails says so. In no
+/// case is a connection made without TLS.
+///
+/// Revocation is not checked: no list of it is at hand. Certificates that live shortly are the
+/// remedy, and the reason why files are looked at again.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    pub(crate) ca: Option<Pem>,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) server_name: Option<String>,
+}
+
+/// What the client shows of itself.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "_tls"), expect(dead_code, reason = "read where there is TLS"))]
+pub(crate) struct Identity {
+    pub(crate) chain: Pem,
+    pub(crate) key: Pem,
+}
+
+impl Tls {
+    /// The root certificates of the build, no client certificate.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Trusts these certificates, and none of the build's: the features `tls-native-roots` and
+    /// `tls-webpki-roots` are not needed then.
+    pub fn ca(mut self, certificates: Pem) -> Self {
+        self.ca = Some(certificates);
+        self
+    }
+
+    /// Shows a certificate, followed by those between it and its root, to a collector that asks
+    /// for one. The key is in PKCS#8, PKCS#1 or SEC1, without a password.
+    pub fn client_certificate(mut self, chain: Pem, key: Pem) -> Self {
+        self.identity = Some(Identity { chain, key });
+        self
+    }
+
+    /// Expects the collector's certificate to be for `name`, a host name or an IP address, in
+    /// place of the endpoint's host.
+    pub fn server_name(mut self, name: &str) -> Self {
+        self.server_name = Some(name.to_owned());
+        self
     }
 }
 
-/// For reqwest, which would panic without a provider installed for the whole process.
-pub(crate) fn http(config: &TransportConfig) -> Result<ClientConfig, InvalidConfig> {
-    let mut tls = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| InvalidConfig::Client(error.into()))?
-        .with_root_certificates(roots()?)
-        .with_no_client_auth();
-    tls.alpn_protocols = if config.http2_only {
-        vec![b"h2".to_vec()]
-    } else {
-        vec![b"h2".to_vec(), b"http/1.1".to_vec()]
-    };
-    Ok(tls)
-}
-
-/// What the process installed, else what the features name.
-fn provider() -> Arc<CryptoProvider> {
-    match CryptoProvider::get_default() {
-        Some(provider) => provider.clone(),
-        #[cfg(feature = "tls-ring")]
-        None => Arc::new(rustls::crypto::ring::default_provider()),
-        #[cfg(all(feature = "tls-aws-lc", not(feature = "tls-ring")))]
-        None => Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Bytes(pem) => write!(f, "Bytes({} bytes)", pem.len()),
+        }
     }
-}
-
-fn roots() -> Result<RootCertStore, InvalidConfig> {
-    #[cfg_attr(
-        not(any(feature = "tls-native-roots", feature = "tls-webpki-roots")),
-        expect(unused_mut, reason = "the configuration refuses https without roots")
-    )]
-    let mut roots = RootCertStore::empty();
-    #[cfg(feature = "tls-native-roots")]
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    #[cfg(feature = "tls-webpki-roots")]
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    if roots.is_empty() {
-        return Err(InvalidConfig::Client("no root certificates found".into()));
-    }
-    Ok(roots)
 }

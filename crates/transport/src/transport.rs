@@ -1,54 +1,63 @@
-//! One destination, whichever protocol it speaks.
+//! One destination, whichever protocol it speaks and however many endpoints it has.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use crate::balance::{Balance, Pick};
 use crate::body::Body;
 use crate::compression::Compression;
 use crate::config::{InvalidConfig, Protocol, TransportConfig};
+use crate::connections::{Connections, Generation};
 use crate::encode::{self, EncodeError, Encoded};
 use crate::error::SendError;
-use crate::grpc::GrpcSender;
-use crate::http::HttpSender;
+use crate::request::{self, Template};
 use crate::response::Accepted;
 
 /// A destination with its connections.
 ///
 /// `encode` and `send` may run any number of times at once; how many requests are in flight is the
-/// caller's decision. All gRPC requests share one connection; HTTP/1.1 takes one for each request
-/// in flight and keeps them. Connections are made when they are needed, and again after they broke.
+/// caller's decision. Over HTTP/2, which gRPC always is, requests share one connection for each
+/// endpoint; HTTP/1.1 takes one for each request in flight and keeps them. Connections are made
+/// when they are needed.
+///
+/// After a failure, requests go over new connections: names are looked up and certificates read
+/// again, and another address comes first. With several endpoints the next attempt goes to another
+/// one.
 pub struct Transport {
-    sender: Sender,
+    endpoints: Box<[Target]>,
+    balance: Mutex<Balance>,
     protocol: Protocol,
     compression: Compression,
     compression_bytes_min: usize,
     request_timeout: Option<Duration>,
 }
 
-enum Sender {
-    Grpc(GrpcSender),
-    Http(HttpSender),
+/// An endpoint with its connections, and what each request to it looks like.
+struct Target {
+    connections: Connections,
+    template: Template,
 }
 
 impl Transport {
-    /// Dials nothing yet. Must be called inside the Tokio runtime that will send, with its timer
-    /// and its I/O switched on.
+    /// Reads certificates, and dials nothing yet. Needs no runtime.
     ///
     /// # Errors
     ///
-    /// [`InvalidConfig::Runtime`] outside a runtime, and [`InvalidConfig::Client`] if the TLS
-    /// settings cannot be made.
+    /// [`InvalidConfig::Pem`], [`InvalidConfig::Roots`], [`InvalidConfig::ServerName`] and
+    /// [`InvalidConfig::Client`], if the settings of TLS cannot be used.
     pub fn new(config: &TransportConfig) -> Result<Self, InvalidConfig> {
-        // tonic starts a task for its channel, and would panic where there is no runtime.
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(InvalidConfig::Runtime);
-        }
-        let sender = match config.protocol {
-            Protocol::Grpc => Sender::Grpc(GrpcSender::new(config)?),
-            Protocol::HttpProtobuf | Protocol::HttpJson => Sender::Http(HttpSender::new(config)?),
+        let now = now();
+        let target = |endpoint| {
+            let connections = Connections::new(config, endpoint, now)?;
+            let template = Template::new(config, endpoint, connections.connector())?;
+            Ok(Target { connections, template })
         };
+        let endpoints: Result<Box<[Target]>, _> = config.endpoints.iter().map(target).collect();
+        let endpoints = endpoints?;
         Ok(Self {
-            sender,
+            balance: Mutex::new(Balance::new(endpoints.len())),
+            endpoints,
             protocol: config.protocol,
             compression: config.compression,
             compression_bytes_min: config.compression_bytes_min,
@@ -68,7 +77,8 @@ impl Transport {
         encode::encode(body, self.protocol, self.compression, self.compression_bytes_min).await
     }
 
-    /// Makes one attempt to send `encoded`, and waits for the answer.
+    /// Makes one attempt to send `encoded`, and waits for the answer. Must run in a Tokio runtime
+    /// with its timer and its I/O switched on, always the same one: connections live there.
     ///
     /// Dropping the future gives the attempt up; the collector may have taken the spans.
     ///
@@ -76,20 +86,45 @@ impl Transport {
     ///
     /// [`SendError`], whose [`retry`](SendError::retry) says what to do with the bytes.
     pub async fn send(&self, encoded: &Encoded) -> Result<Accepted, SendError> {
-        let attempt = async {
-            match &self.sender {
-                _ if encoded.protocol != self.protocol => Err(SendError::Mismatch),
-                Sender::Grpc(sender) => sender.send(encoded).await,
-                Sender::Http(sender) => sender.send(encoded).await,
-            }
-        };
-        match self.request_timeout {
-            Some(after) => match tokio::time::timeout(after, attempt).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(SendError::Timeout { after }),
-            },
-            None => attempt.await,
+        if encoded.protocol != self.protocol {
+            return Err(SendError::Mismatch);
         }
+        let started = now();
+        let pick = self.balance().pick(started);
+        let target = &self.endpoints[pick.index];
+        let generation = target.connections.current(started);
+        let attempt = request::exchange(&generation, &target.template, encoded);
+        let outcome = match self.request_timeout {
+            Some(after) => tokio::time::timeout(after, attempt)
+                .await
+                .unwrap_or(Err(SendError::Timeout { after })),
+            None => attempt.await,
+        };
+        self.learn(pick, &generation, &outcome);
+        outcome.map_err(|error| target.connections.explain(error))
+    }
+
+    /// Draws the conclusions for the attempts to come.
+    fn learn(
+        &self,
+        pick: Pick,
+        generation: &Arc<Generation>,
+        outcome: &Result<Accepted, SendError>,
+    ) {
+        let now = now();
+        let failure = outcome.as_ref().err();
+        if failure.is_some_and(SendError::is_of_the_connection) {
+            self.endpoints[pick.index].connections.retire(generation, now);
+        }
+        if failure.is_some_and(SendError::is_of_the_endpoint) {
+            self.balance().failed(pick, now);
+        } else {
+            self.balance().answered(pick);
+        }
+    }
+
+    fn balance(&self) -> MutexGuard<'_, Balance> {
+        self.balance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -97,7 +132,13 @@ impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transport")
             .field("protocol", &self.protocol)
+            .field("endpoints", &self.endpoints.len())
             .field("compression", &self.compression)
             .finish_non_exhaustive()
     }
+}
+
+/// Tokio's clock, which tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

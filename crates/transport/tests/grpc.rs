@@ -1,8 +1,8 @@
 //! OTLP/gRPC over real sockets.
 
+#[expect(dead_code, reason = "shared with the other tests, which use the rest")]
 mod support;
 
-use std::error::Error as _;
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,25 +18,14 @@ use spanwire_transport::{
 use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
-use support::{Collector, endless, grpc, grpc_ok, grpc_raw, http, partial};
+use support::{Collector, body, causes, endless, grpc, grpc_ok, grpc_raw, http, partial, send_to};
 
 fn config(url: &str) -> TransportConfig {
     TransportConfig::new(Protocol::Grpc, url).expect("a valid endpoint")
 }
 
 fn transport(url: &str) -> Transport {
-    Transport::new(&config(url)).expect("inside a runtime")
-}
-
-/// 40 KiB in one small and one large piece, 10 spans.
-fn body() -> Body {
-    let large: Vec<u8> = (0..40_000u32).map(|i| (i % 251) as u8).collect();
-    Body::new([Bytes::from_static(b"header"), Bytes::from(large)], 10)
-}
-
-async fn send_to(transport: &Transport) -> Result<Accepted, SendError> {
-    let encoded = transport.encode(&body()).await.expect("within limits");
-    transport.send(&encoded).await
+    Transport::new(&config(url)).expect("usable settings")
 }
 
 async fn answer_to(collector: &Collector) -> Result<Accepted, SendError> {
@@ -47,7 +36,7 @@ async fn answer_to(collector: &Collector) -> Result<Accepted, SendError> {
 async fn a_request_arrives_byte_for_byte_as_the_protocol_frames_it() {
     let collector = Collector::answering(grpc_ok).await;
     let config = config(&collector.url()).header("x-tenant", "blue").expect("valid");
-    let transport = Transport::new(&config).expect("inside a runtime");
+    let transport = Transport::new(&config).expect("usable settings");
     assert_eq!(send_to(&transport).await.expect("OK"), Accepted::default());
 
     let seen = collector.only();
@@ -68,7 +57,7 @@ async fn compressed_bodies_decompress_to_the_original() {
     let collector = Collector::answering(grpc_ok).await;
     for compression in [Compression::Gzip, Compression::Zstd] {
         let config = config(&collector.url()).compression(compression).expect("gRPC has it");
-        let transport = Transport::new(&config).expect("inside a runtime");
+        let transport = Transport::new(&config).expect("usable settings");
         assert_eq!(send_to(&transport).await.expect("OK"), Accepted::default());
 
         let seen = collector.seen().pop().expect("arrived");
@@ -92,7 +81,7 @@ async fn compressed_bodies_decompress_to_the_original() {
 async fn a_second_attempt_sends_the_same_bytes() {
     let collector = Collector::answering(|| grpc(&[], &[("grpc-status", "14")])).await;
     let config = config(&collector.url()).compression(Compression::Gzip).expect("gRPC has it");
-    let transport = Transport::new(&config).expect("inside a runtime");
+    let transport = Transport::new(&config).expect("usable settings");
     let encoded = transport.encode(&body()).await.expect("within limits");
     for _ in 0..2 {
         assert_eq!(transport.send(&encoded).await.expect_err("14").retry(), Retry::Backoff);
@@ -102,6 +91,7 @@ async fn a_second_attempt_sends_the_same_bytes() {
     assert_eq!(seen[0].body.len(), encoded.len());
 }
 
+/// Faults 100, 101, 102.
 #[tokio::test]
 async fn a_partial_success_is_an_answer_and_is_clamped_to_what_was_sent() {
     for (claimed, rejected) in [(3, 3), (11, 10), (-1, 0), (0, 0)] {
@@ -115,6 +105,7 @@ async fn a_partial_success_is_an_answer_and_is_clamped_to_what_was_sent() {
     }
 }
 
+/// Faults 103.
 #[tokio::test]
 async fn a_success_with_garbage_is_a_success_and_says_so() {
     let collector =
@@ -123,6 +114,7 @@ async fn a_success_with_garbage_is_a_success_and_says_so() {
     assert!(accepted.unreadable);
 }
 
+/// Faults 108, 109.
 #[tokio::test]
 async fn retry_info_in_the_trailers_is_the_least_wait() {
     let delay = message::Duration { seconds: 5, nanos: 500_000_000 };
@@ -141,6 +133,7 @@ async fn retry_info_in_the_trailers_is_the_least_wait() {
     }
 }
 
+/// Faults 113.
 #[tokio::test]
 async fn an_answer_of_headers_only_is_understood() {
     let collector = Collector::answering(|| {
@@ -155,6 +148,7 @@ async fn an_answer_of_headers_only_is_understood() {
     );
 }
 
+/// Faults 108.
 #[tokio::test]
 async fn exhausted_without_retry_info_is_final_and_told_apart() {
     let collector = Collector::answering(|| grpc(&[], &[("grpc-status", "8")])).await;
@@ -178,6 +172,7 @@ async fn a_refusal_in_the_middle_of_a_large_body_is_heard() {
     }
 }
 
+/// Faults 113.
 #[tokio::test]
 async fn a_proxy_s_html_decides_by_its_http_status() {
     for (status, retry) in [(503, Retry::Backoff), (404, Retry::Never), (500, Retry::Never)] {
@@ -189,6 +184,7 @@ async fn a_proxy_s_html_decides_by_its_http_status() {
     }
 }
 
+/// Faults 113.
 #[tokio::test]
 async fn an_answer_without_a_status_is_unknown_and_final() {
     let collector = Collector::answering(|| http(200, &[], "hello")).await;
@@ -196,6 +192,7 @@ async fn an_answer_without_a_status_is_unknown_and_final() {
     assert!(matches!(error, SendError::Reject { status: Status::Grpc(2), .. }), "{error}");
 }
 
+/// Faults 111.
 #[tokio::test]
 async fn an_answer_without_end_is_cut_off_and_final() {
     let collector = Collector::answering(|| endless(200, &[])).await;
@@ -204,6 +201,37 @@ async fn an_answer_without_end_is_cut_off_and_final() {
     assert_eq!(error.retry(), Retry::Never);
 }
 
+/// Faults 110.
+#[tokio::test]
+async fn details_of_a_status_are_read_within_a_bound_and_past_it_the_attempt_is_repeated() {
+    // Padding makes details of any size; the delay comes first.
+    let details = |len: usize| {
+        let delay = message::Duration { seconds: 5, nanos: 0 };
+        let info = RetryInfo { retry_delay: Some(delay) };
+        let any = |type_url: &str, value| Any { type_url: type_url.into(), value };
+        let details =
+            vec![any(RetryInfo::TYPE_URL, info.encode_to_vec()), any("padding", vec![0; len])];
+        let status = message::Status { code: 14, message: String::new(), details };
+        STANDARD_NO_PAD.encode(status.encode_to_vec())
+    };
+    for (len, retry) in [
+        (60 << 10, Retry::After(Duration::from_secs(5))),
+        // Too long to be decoded; the code still counts.
+        (80 << 10, Retry::Backoff),
+        // Too long for the connection, which breaks off.
+        (1 << 20, Retry::Backoff),
+    ] {
+        let details = details(len);
+        let collector = Collector::answering(move || {
+            grpc(&[], &[("grpc-status", "14"), ("grpc-status-details-bin", &details)])
+        })
+        .await;
+        let error = answer_to(&collector).await.expect_err("UNAVAILABLE");
+        assert_eq!(error.retry(), retry, "{len}: {error:?}");
+    }
+}
+
+/// Faults 57.
 #[tokio::test]
 async fn a_compressed_bomb_for_an_answer_is_cut_off_and_final() {
     let collector = Collector::answering(|| {
@@ -247,6 +275,7 @@ async fn many_requests_in_flight_share_one_connection() {
     assert_eq!(collector.seen().len(), IN_FLIGHT);
 }
 
+/// Faults 114.
 #[tokio::test]
 async fn a_refused_connection_is_retried_and_names_its_cause() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -255,15 +284,12 @@ async fn a_refused_connection_is_retried_and_names_its_cause() {
     let error = send_to(&transport(&format!("http://{addr}"))).await.expect_err("refused");
     assert!(matches!(error, SendError::Connect(_)), "{error:?}");
     assert_eq!(error.retry(), Retry::Backoff);
-    let mut causes = String::new();
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        causes += &format!("{current}; ");
-        cause = current.source();
-    }
+    let causes = causes(&error);
+    assert!(causes.contains(&format!("cannot reach {addr}")), "{causes}");
     assert!(causes.contains("refused"), "{causes}");
 }
 
+/// Faults 114.
 #[tokio::test]
 async fn a_connection_closed_without_an_answer_is_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -279,17 +305,19 @@ async fn a_connection_closed_without_an_answer_is_retried() {
     closing.await.expect("no panic");
 }
 
+/// Faults 115.
 #[tokio::test]
 async fn a_silent_collector_costs_the_request_timeout_and_is_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     let config = config(&url).request_timeout(Duration::from_millis(100));
-    let transport = Transport::new(&config).expect("inside a runtime");
+    let transport = Transport::new(&config).expect("usable settings");
     let error = send_to(&transport).await.expect_err("silence");
     assert!(matches!(error, SendError::Timeout { .. }), "{error:?}");
     assert_eq!(error.retry(), Retry::Backoff);
 }
 
+/// Faults 119.
 #[tokio::test]
 async fn the_same_transport_reaches_a_collector_that_came_back() {
     let collector = Collector::answering(grpc_ok).await;
@@ -310,6 +338,10 @@ async fn the_same_transport_reaches_a_collector_that_came_back() {
 }
 
 #[test]
-fn a_transport_outside_a_runtime_is_refused() {
-    assert!(Transport::new(&config("http://127.0.0.1:9")).is_err());
+fn a_transport_is_made_without_a_runtime_and_used_in_one() {
+    let transport = transport("http://127.0.0.1:9");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let error = runtime.block_on(send_to(&transport)).expect_err("nobody listens there");
+    assert!(matches!(error, SendError::Connect(_)), "{error:?}");
 }

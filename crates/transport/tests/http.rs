@@ -1,6 +1,6 @@
 //! OTLP/HTTP over real sockets.
 
-#[expect(dead_code, reason = "shared with the gRPC tests, which use the rest")]
+#[expect(dead_code, reason = "shared with the other tests, which use the rest")]
 mod support;
 
 use std::io::{Read as _, Write as _};
@@ -13,11 +13,11 @@ use spanwire_codec::message;
 use spanwire_transport::{
     Accepted, Body, Compression, Protocol, Retry, SendError, Status, Transport, TransportConfig,
 };
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 
-use support::{Collector, endless, http, partial};
+use support::{Collector, body, endless, http, partial, send_to};
 
 type Header = (&'static str, &'static str);
 
@@ -29,18 +29,7 @@ fn config(url: &str) -> TransportConfig {
 }
 
 fn transport(config: &TransportConfig) -> Transport {
-    Transport::new(config).expect("inside a runtime")
-}
-
-/// 40 KiB in one small and one large piece, 10 spans.
-fn body() -> Body {
-    let large: Vec<u8> = (0..40_000u32).map(|i| (i % 251) as u8).collect();
-    Body::new([Bytes::from_static(b"header"), Bytes::from(large)], 10)
-}
-
-async fn send_to(transport: &Transport) -> Result<Accepted, SendError> {
-    let encoded = transport.encode(&body()).await.expect("within limits");
-    transport.send(&encoded).await
+    Transport::new(config).expect("usable settings")
 }
 
 async fn answer_to(collector: &Collector) -> Result<Accepted, SendError> {
@@ -116,6 +105,7 @@ async fn json_is_sent_and_its_answer_understood() {
     assert!(seen.body.starts_with(b"{\"resourceSpans\":["), "{:?}", seen.body);
 }
 
+/// Faults 100, 102.
 #[tokio::test]
 async fn a_partial_success_is_an_answer_and_is_clamped_to_what_was_sent() {
     let collector =
@@ -125,6 +115,7 @@ async fn a_partial_success_is_an_answer_and_is_clamped_to_what_was_sent() {
     assert_eq!(accepted.message.as_deref(), Some("bad trace id"));
 }
 
+/// Faults 103.
 #[tokio::test]
 async fn success_that_is_not_otlp_counts_as_success_and_is_marked() {
     let cases: [(u16, &[Header], &'static str); 6] = [
@@ -142,6 +133,7 @@ async fn success_that_is_not_otlp_counts_as_success_and_is_marked() {
     }
 }
 
+/// Faults 105, 106.
 #[tokio::test]
 async fn retry_after_is_honoured_in_seconds_and_as_a_date() {
     let collector = Collector::answering(|| http(429, &[("retry-after", "7")], "")).await;
@@ -158,6 +150,7 @@ async fn retry_after_is_honoured_in_seconds_and_as_a_date() {
     assert_eq!(answer_to(&collector).await.expect_err("503").retry(), Retry::Backoff);
 }
 
+/// Faults 104.
 #[tokio::test]
 async fn a_failure_says_what_the_collector_said() {
     let status = |message: &str| message::Status { message: message.into(), ..Default::default() };
@@ -202,6 +195,7 @@ async fn a_refusal_in_the_middle_of_a_large_body_is_heard() {
     }
 }
 
+/// Faults 112.
 #[tokio::test]
 async fn a_redirect_is_not_followed_and_takes_no_header_elsewhere() {
     for status in [301, 302, 307, 308] {
@@ -218,6 +212,7 @@ async fn a_redirect_is_not_followed_and_takes_no_header_elsewhere() {
     }
 }
 
+/// Faults 57, 111.
 #[tokio::test]
 async fn an_answer_past_the_limit_is_cut_off_and_final() {
     let bomb = || {
@@ -276,6 +271,7 @@ async fn http2_only_puts_many_requests_in_flight_on_one_connection() {
     assert!(collector.seen().iter().all(|seen| seen.version == ::http::Version::HTTP_2));
 }
 
+/// Faults 114.
 #[tokio::test]
 async fn a_refused_connection_is_retried_and_a_key_in_the_url_is_not_shown() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -288,6 +284,7 @@ async fn a_refused_connection_is_retried_and_a_key_in_the_url_is_not_shown() {
     assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
 }
 
+/// Faults 115.
 #[tokio::test]
 async fn a_silent_collector_costs_the_request_timeout_and_is_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -298,6 +295,28 @@ async fn a_silent_collector_costs_the_request_timeout_and_is_retried() {
     assert_eq!(error.retry(), Retry::Backoff);
 }
 
+/// Faults 111.
+#[tokio::test]
+async fn an_answer_that_trickles_costs_the_request_timeout_and_no_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let trickling = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.expect("a connection");
+        let _ = socket.read(&mut [0; 1024]).await.expect("a request");
+        let head = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\n\r\n";
+        socket.write_all(head).await.expect("open");
+        // Until the client has had enough.
+        while socket.write_all(b"\0").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let config = config(&url).request_timeout(Duration::from_millis(100));
+    let error = send_to(&transport(&config)).await.expect_err("without end");
+    assert!(matches!(error, SendError::Timeout { .. }), "{error:?}");
+    trickling.await.expect("the client closed the connection");
+}
+
+/// Faults 114.
 #[tokio::test]
 async fn a_connection_closed_without_an_answer_is_retried() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

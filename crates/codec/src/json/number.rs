@@ -6,9 +6,21 @@ use super::error::JsonErrorKind;
 use super::scan;
 
 /// Appends `value` in decimal.
+#[inline]
 pub(super) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0; DIGITS_MAX];
     let mut start = DIGITS_MAX;
+    // Times have 19 digits: eight of them at once don't wait for each other.
+    while value >= 100_000_000 {
+        let low = (value % 100_000_000) as u32;
+        value /= 100_000_000;
+        start -= 8;
+        let pairs = [low / 1_000_000, low / 10_000 % 100, low / 100 % 100, low % 100];
+        for (digits, pair) in digits[start..].as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
+            *digits = PAIRS[pair as usize];
+        }
+    }
+    let mut value = value as u32;
     while value >= 100 {
         start -= 2;
         digits[start..start + 2].copy_from_slice(&PAIRS[(value % 100) as usize]);

@@ -6,8 +6,8 @@ use self::parser::{Parser, Room, Seen};
 use super::error::{JsonError, JsonErrorKind};
 use super::pull::{array, object};
 use crate::field::{
-    any_value, array_value, entity_ref, event, key_value, key_value_list, link, request, resource,
-    resource_spans, scope, scope_spans, span, status,
+    Len, any_value, array_value, entity_ref, event, key_value, key_value_list, link, request,
+    resource, resource_spans, scope, scope_spans, span, status,
 };
 use crate::view::NESTING_MAX;
 
@@ -67,7 +67,7 @@ fn resource_spans(parser: &mut Parser<'_>) -> Done {
 fn resource(parser: &mut Parser<'_>) -> Done {
     let mut seen = Seen::default();
     object(parser, |parser, name| match name {
-        b"attributes" => parser.messages(resource::ATTRIBUTES, Room::guess(1), key_value),
+        b"attributes" => attributes(parser, resource::ATTRIBUTES),
         b"droppedAttributesCount" => parser.uint32(resource::DROPPED_ATTRIBUTES_COUNT, &mut seen),
         b"entityRefs" => parser.messages(resource::ENTITY_REFS, Room::guess(1), entity_ref),
         _ => parser.skip(),
@@ -102,7 +102,7 @@ fn scope(parser: &mut Parser<'_>) -> Done {
     object(parser, |parser, name| match name {
         b"name" => parser.text(scope::NAME, &mut seen),
         b"version" => parser.text(scope::VERSION, &mut seen),
-        b"attributes" => parser.messages(scope::ATTRIBUTES, Room::guess(1), key_value),
+        b"attributes" => attributes(parser, scope::ATTRIBUTES),
         b"droppedAttributesCount" => parser.uint32(scope::DROPPED_ATTRIBUTES_COUNT, &mut seen),
         _ => parser.skip(),
     })
@@ -119,7 +119,7 @@ fn span(parser: &mut Parser<'_>) -> Done {
         b"kind" => parser.number_of_enum(span::KIND, &mut seen),
         b"startTimeUnixNano" => parser.fixed64(span::START_TIME_UNIX_NANO, &mut seen),
         b"endTimeUnixNano" => parser.fixed64(span::END_TIME_UNIX_NANO, &mut seen),
-        b"attributes" => parser.messages(span::ATTRIBUTES, Room::guess(1), key_value),
+        b"attributes" => attributes(parser, span::ATTRIBUTES),
         b"droppedAttributesCount" => parser.uint32(span::DROPPED_ATTRIBUTES_COUNT, &mut seen),
         b"events" => parser.messages(span::EVENTS, Room::guess(1), event),
         b"droppedEventsCount" => parser.uint32(span::DROPPED_EVENTS_COUNT, &mut seen),
@@ -136,7 +136,7 @@ fn event(parser: &mut Parser<'_>) -> Done {
     object(parser, |parser, name| match name {
         b"timeUnixNano" => parser.fixed64(event::TIME_UNIX_NANO, &mut seen),
         b"name" => parser.text(event::NAME, &mut seen),
-        b"attributes" => parser.messages(event::ATTRIBUTES, Room::guess(1), key_value),
+        b"attributes" => attributes(parser, event::ATTRIBUTES),
         b"droppedAttributesCount" => parser.uint32(event::DROPPED_ATTRIBUTES_COUNT, &mut seen),
         _ => parser.skip(),
     })
@@ -148,7 +148,7 @@ fn link(parser: &mut Parser<'_>) -> Done {
         b"traceId" => parser.id(link::TRACE_ID, &mut seen),
         b"spanId" => parser.id(link::SPAN_ID, &mut seen),
         b"traceState" => parser.text(link::TRACE_STATE, &mut seen),
-        b"attributes" => parser.messages(link::ATTRIBUTES, Room::guess(1), key_value),
+        b"attributes" => attributes(parser, link::ATTRIBUTES),
         b"droppedAttributesCount" => parser.uint32(link::DROPPED_ATTRIBUTES_COUNT, &mut seen),
         b"flags" => parser.fixed32(link::FLAGS, &mut seen),
         _ => parser.skip(),
@@ -164,8 +164,13 @@ fn status(parser: &mut Parser<'_>) -> Done {
     })
 }
 
-fn key_value(parser: &mut Parser<'_>) -> Done {
-    entry(parser, 0)
+fn attributes(parser: &mut Parser<'_>, field: Len) -> Done {
+    array(parser, |parser| {
+        if parser.plain_attribute(field) {
+            return Ok(());
+        }
+        parser.message(field, Room::guess(1), |parser| entry(parser, 0))
+    })
 }
 
 /// An attribute, or an entry of a map that lies within `nesting` arrays and maps.
@@ -209,11 +214,7 @@ fn value(parser: &mut Parser<'_>, nesting: usize) -> Done {
 }
 
 /// `ArrayValue` or `KeyValueList`: a message with one repeated field.
-fn list(
-    parser: &mut Parser<'_>,
-    values: crate::field::Len,
-    element: impl Fn(&mut Parser<'_>) -> Done,
-) -> Done {
+fn list(parser: &mut Parser<'_>, values: Len, element: impl Fn(&mut Parser<'_>) -> Done) -> Done {
     object(parser, |parser, name| match name {
         b"values" => {
             let room = parser.room_within(1);

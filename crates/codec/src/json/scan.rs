@@ -21,30 +21,42 @@ const fn special(word: u64) -> u64 {
 /// Length of the prefix that has neither quote nor backslash nor control character.
 #[inline]
 pub(super) fn plain(bytes: &[u8]) -> usize {
-    prefix(bytes, special, |byte| byte < 0x20 || byte == b'"' || byte == b'\\')
-}
-
-/// As [`plain`], but only over ASCII: a prefix that needs neither escapes nor a check of encoding.
-#[inline]
-pub(super) fn plain_ascii(bytes: &[u8]) -> usize {
-    prefix(
-        bytes,
-        |word| special(word) | word & HIGHS,
-        |byte| byte < 0x20 || byte == b'"' || byte == b'\\' || byte >= 0x80,
-    )
+    let len = plain_len(bytes);
+    #[cfg(test)]
+    crate::work::add(len);
+    len
 }
 
 #[inline]
-fn prefix(bytes: &[u8], marks: impl Fn(u64) -> u64, stop: impl Fn(u8) -> bool) -> usize {
+fn plain_len(bytes: &[u8]) -> usize {
     let (words, tail) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
-        let marks = marks(u64::from_le_bytes(*word));
+        let marks = special(u64::from_le_bytes(*word));
         if marks != 0 {
             return index * 8 + marks.trailing_zeros() as usize / 8;
         }
     }
-    let scanned = words.len() * 8;
-    scanned + tail.iter().position(|&byte| stop(byte)).unwrap_or(tail.len())
+    let stop = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    words.len() * 8 + tail.iter().position(stop).unwrap_or(tail.len())
+}
+
+/// Whether all of it needs neither escapes nor a check of encoding: ASCII without quotes, backslashes
+/// and control characters.
+#[inline]
+pub(super) fn is_plain_ascii(bytes: &[u8]) -> bool {
+    let marks = |word: u64| (special(word) | word) & HIGHS;
+    // Words that overlap rather than bytes one by one: most texts are short.
+    if let Some(last) = bytes.last_chunk() {
+        let words = bytes.as_chunks().0.iter();
+        words.fold(marks(u64::from_le_bytes(*last)), |seen, word| {
+            seen | marks(u64::from_le_bytes(*word))
+        }) == 0
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        let (first, last) = (u32::from_le_bytes(*first), u32::from_le_bytes(*last));
+        marks(u64::from(first) << 32 | u64::from(last)) == 0
+    } else {
+        bytes.iter().all(|&byte| matches!(byte, b' '..0x80) && byte != b'"' && byte != b'\\')
+    }
 }
 
 /// The character that a `\u` escape at the start of `bytes` stands for, and its length: 6, or 12
@@ -98,10 +110,13 @@ mod tests {
             for at in 0..40 {
                 let mut bytes = vec![b'a'; 40];
                 bytes[at] = stop;
-                assert_eq!((plain(&bytes), plain_ascii(&bytes)), (at, at), "{stop:#x}");
+                assert_eq!(plain(&bytes), at, "{stop:#x}");
+                for (from, to) in (0..=at).flat_map(|from| (at..=40).map(move |to| (from, to))) {
+                    assert_eq!(is_plain_ascii(&bytes[from..to]), to == at, "{stop:#x}");
+                }
                 // Bytes one above a special one are those that a borrow could mark wrongly.
                 bytes[at + 1..].fill(stop + 1);
-                assert_eq!((plain(&bytes), plain_ascii(&bytes)), (at, at), "{stop:#x}");
+                assert_eq!((plain(&bytes), is_plain_ascii(&bytes)), (at, false), "{stop:#x}");
             }
         }
     }
@@ -111,7 +126,9 @@ mod tests {
         for byte in (0x20..=0xFF).filter(|byte| !matches!(byte, b'"' | b'\\')) {
             let bytes = [byte; 19];
             assert_eq!(plain(&bytes), 19, "{byte:#x}");
-            assert_eq!(plain_ascii(&bytes), if byte < 0x80 { 19 } else { 0 }, "{byte:#x}");
+            for len in 1..19 {
+                assert_eq!(is_plain_ascii(&bytes[..len]), byte < 0x80, "{byte:#x}");
+            }
         }
     }
 

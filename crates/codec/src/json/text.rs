@@ -2,19 +2,26 @@
 
 use super::scan;
 
-/// Appends `bytes` as a JSON string, quotes included. Invalid UTF-8 becomes U+FFFD, one for each
-/// maximal part of a character, as `String::from_utf8_lossy` does it.
+/// Appends `bytes` as a JSON string, quotes included.
 #[inline]
 pub(super) fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
-    if scan::plain_ascii(bytes) == bytes.len() {
+    put_contents(out, bytes);
+    out.push(b'"');
+}
+
+/// Appends what stands between the quotes of a JSON string. Invalid UTF-8 becomes U+FFFD, one for
+/// each maximal part of a character, as `String::from_utf8_lossy` does it.
+#[inline]
+pub(super) fn put_contents(out: &mut Vec<u8>, bytes: &[u8]) {
+    if scan::is_plain_ascii(bytes) {
         out.extend_from_slice(bytes);
     } else {
         put_checked(out, bytes);
     }
-    out.push(b'"');
 }
 
+#[cold]
 fn put_checked(out: &mut Vec<u8>, bytes: &[u8]) {
     if simdutf8::basic::from_utf8(bytes).is_ok() {
         return put_escaped(out, bytes);

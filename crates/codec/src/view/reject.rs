@@ -134,6 +134,8 @@ fn envelope(
         return Ok(kept);
     }
     let len = out.len() - body_start;
+    #[cfg(test)]
+    crate::work::add(len);
     let surplus = varint_len(body.len() as u64) - varint_len(len as u64);
     out.copy_within(body_start.., body_start - surplus);
     out.truncate(out.len() - surplus);

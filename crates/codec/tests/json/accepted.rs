@@ -8,6 +8,7 @@ use spanwire_codec::json::read_request;
 use crate::golden;
 use crate::text::{around_span, read, span, value};
 
+/// Faults 35.
 #[test]
 fn unknown_names_are_ignored_with_their_whole_value() {
     let unknown = r#""new":{"a":[1,-2.5e3,[[]],{"name":"x","b":null}],"c":"\u0041\"","d":true}"#;
@@ -19,6 +20,7 @@ fn unknown_names_are_ignored_with_their_whole_value() {
     assert_eq!(read_request(json.as_bytes()), wire);
 }
 
+/// Faults 36.
 #[test]
 fn names_in_snake_case_are_unknown() {
     let members =
@@ -28,6 +30,7 @@ fn names_in_snake_case_are_unknown() {
     assert_eq!(read(r#"{"resource_spans":[7]}"#).unwrap().resource_spans, []);
 }
 
+/// Faults 28.
 #[test]
 fn names_that_only_profiles_may_use_are_unknown() {
     assert_eq!(value(r#"{"stringValueStrindex":3}"#), None);
@@ -44,6 +47,7 @@ fn names_may_be_written_with_escapes() {
     assert_eq!(span(&format!(r#""{escaped}\u0041":"unknown""#)), Span::default());
 }
 
+/// Faults 37.
 #[test]
 fn ids_are_hexadecimal_of_either_case() {
     for id in ["5b8efff798038103", "5B8EFFF798038103", "5b8EFFf798038103", r"5b8efff79803810\u0033"]
@@ -64,6 +68,7 @@ fn ids_of_any_length_pass_as_the_view_judges_them() {
     assert_eq!(span(r#""traceId":"00ff""#).trace_id, [0, 0xFF]);
 }
 
+/// Faults 19.
 #[test]
 fn enum_numbers_without_a_name_are_kept() {
     for kind in [0, 5, 99, -1, i32::MAX, i32::MIN] {
@@ -75,6 +80,7 @@ fn enum_numbers_without_a_name_are_kept() {
     );
 }
 
+/// Faults 40.
 #[test]
 fn integers_of_64_bits_are_strings_or_numbers() {
     for (text, time) in [
@@ -109,6 +115,7 @@ fn integers_of_64_bits_are_strings_or_numbers() {
     }
 }
 
+/// Faults 40.
 #[test]
 fn integers_of_32_bits_are_numbers_or_strings() {
     for text in ["4294967295", "\"4294967295\"", "4294967295.0"] {
@@ -117,6 +124,7 @@ fn integers_of_32_bits_are_numbers_or_strings() {
     }
 }
 
+/// Faults 31.
 #[test]
 fn doubles_are_numbers_or_strings() {
     for (text, double) in [
@@ -148,6 +156,7 @@ fn bytes_are_base64_of_either_alphabet_padded_or_not() {
     }
 }
 
+/// Faults 41.
 #[test]
 fn null_is_as_if_the_member_were_not_there() {
     for name in [
@@ -188,6 +197,7 @@ fn null_is_as_if_the_member_were_not_there() {
     assert_eq!(span(r#""name":"n","name":null"#).name, "n");
 }
 
+/// Faults 41.
 #[test]
 fn a_value_without_a_kind_is_the_empty_value() {
     assert_eq!(value("{}"), None);
@@ -209,6 +219,7 @@ fn empty_values_are_values() {
     }
 }
 
+/// Faults 43.
 #[test]
 fn of_a_repeated_scalar_the_last_value_counts() {
     assert_eq!(span(r#""name":"a","name":"b""#).name, "b");
@@ -220,6 +231,7 @@ fn of_a_repeated_scalar_the_last_value_counts() {
     assert_eq!(value(r#"{"intValue":1,"stringValue":"s"}"#), Some(Value::StringValue("s".into())));
 }
 
+/// Faults 43.
 #[test]
 fn repeated_lists_go_on_and_repeated_messages_are_merged() {
     let events = span(r#""events":[{"name":"a"}],"name":"n","events":[{"name":"b"}]"#).events;

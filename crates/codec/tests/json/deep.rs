@@ -19,6 +19,7 @@ fn nested(levels: usize, lists: &[(&str, &str)]) -> String {
     json
 }
 
+/// Faults 42.
 #[test]
 fn values_may_nest_to_the_limit_and_no_further() {
     for lists in [&[ARRAY][..], &[MAP], &[ARRAY, MAP]] {
@@ -34,6 +35,7 @@ fn values_may_nest_to_the_limit_and_no_further() {
     }
 }
 
+/// Faults 12, 13.
 #[test]
 fn wire_values_beyond_the_limit_are_refused_and_leave_nothing_behind() {
     let request = |levels: usize| {
@@ -65,6 +67,7 @@ fn wire_values_beyond_the_limit_are_refused_and_leave_nothing_behind() {
     assert!(write_request(&deep, &mut out).is_err());
 }
 
+/// Faults 42.
 #[test]
 fn unknown_members_may_nest_to_their_own_limit() {
     let nested = |levels: usize, open: &str, close: &str| {
@@ -100,5 +103,21 @@ fn long_bodies_deep_within_lists_are_read_right() {
             assert_eq!(write(&wire), canonical);
         }
         assert!(write(&wire).contains(&format!(r#""stringValue":"{text}""#)));
+    }
+}
+
+/// Faults 42.
+#[test]
+fn brackets_without_an_end_are_refused_wherever_they_open() {
+    for open in ["[", "{\"a\":", "[{\"a\":"] {
+        let deep = open.repeat(100_000);
+        for json in [
+            deep.clone(),
+            format!(r#"{{"resourceSpans":{deep}"#),
+            format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{deep}"#),
+            around_span(&format!(r#""attributes":[{{"value":{{"arrayValue":{deep}"#)),
+        ] {
+            assert!(read_request(json.as_bytes()).is_err(), "{open}");
+        }
     }
 }

@@ -22,6 +22,7 @@ fn timed<T>(what: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Faults 44.
 #[test]
 fn a_large_string_of_escapes_takes_linear_time() {
     let escapes = |len: usize| r"\u0000".repeat(len / 6);
@@ -38,6 +39,7 @@ fn a_large_string_of_escapes_takes_linear_time() {
     }
 }
 
+/// Faults 44.
 #[test]
 fn a_large_number_takes_linear_time() {
     let huge = "9".repeat(LARGE);
@@ -62,6 +64,7 @@ fn a_large_number_takes_linear_time() {
     }
 }
 
+/// Faults 15.
 #[test]
 fn the_smallest_elements_take_no_more_memory_than_their_text() {
     let elements = vec!["{}"; LARGE / 8].join(",");

@@ -39,6 +39,7 @@ fn the_resource_may_come_behind_its_spans() {
     assert_eq!(write(&len(0x0A, &[&spans[..], &resource].concat())), expected);
 }
 
+/// Faults 18.
 #[test]
 fn a_repeated_field_may_be_scattered_over_its_message() {
     let event = |name: &str| len(0x5A, &len(0x12, name.as_bytes()));
@@ -47,6 +48,7 @@ fn a_repeated_field_may_be_scattered_over_its_message() {
     assert_eq!(span(&scattered), expected);
 }
 
+/// Faults 17.
 #[test]
 fn of_a_scalar_set_twice_the_last_one_is_written() {
     assert_eq!(
@@ -55,6 +57,7 @@ fn of_a_scalar_set_twice_the_last_one_is_written() {
     );
 }
 
+/// Faults 17.
 #[test]
 fn messages_in_pieces_are_merged() {
     let status = [len(0x7A, &[0x18, 2]), len(0x7A, &[]), len(0x7A, &len(0x12, b"m"))].concat();
@@ -74,6 +77,7 @@ fn messages_in_pieces_are_merged() {
     assert!(span(&attribute).contains(r#""arrayValue":{"values":[{"stringValue":"b"}]}"#));
 }
 
+/// Faults 17, 28.
 #[test]
 fn a_value_takes_the_kind_set_last() {
     let attribute = len(0x4A, &len(0x12, &[len(0x0A, b"s"), vec![0x18, 7]].concat()));
@@ -94,6 +98,7 @@ fn ids_of_any_length_are_written_as_they_are() {
     assert_eq!(span(&[0x0A, 2, 0xAB, 0xCD, 0x12, 1, 0x0F]), r#"{"traceId":"abcd","spanId":"0f"}"#);
 }
 
+/// Faults 24, 25.
 #[test]
 fn invalid_utf8_is_repaired_and_the_rest_is_kept() {
     let body = [
@@ -107,6 +112,7 @@ fn invalid_utf8_is_repaired_and_the_rest_is_kept() {
     );
 }
 
+/// Faults 19, 20.
 #[test]
 fn numbers_are_cut_to_their_type_as_protobuf_does_it() {
     let varint = [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01];
@@ -118,6 +124,7 @@ fn numbers_are_cut_to_their_type_as_protobuf_does_it() {
     );
 }
 
+/// Faults 8.
 #[test]
 fn a_known_field_of_another_wire_type_is_malformed() {
     let mut out = Vec::new();
@@ -127,6 +134,7 @@ fn a_known_field_of_another_wire_type_is_malformed() {
     }
 }
 
+/// Faults 3.
 #[test]
 fn a_request_cut_anywhere_is_written_only_if_prost_reads_it() {
     let wire = golden::request().encode_to_vec();

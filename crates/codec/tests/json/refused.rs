@@ -5,6 +5,7 @@ use spanwire_codec::json::{JsonErrorKind, read_request};
 use crate::golden;
 use crate::text::{around_span, around_value, read, span_error, value_error};
 
+/// Faults 38.
 #[test]
 fn ids_that_are_not_hexadecimal_are_refused() {
     for id in ["abc", "W47/95gDgQPSabYzgT/GDA==", "0x12", "zz", "0g", " 00", "00-11", r"\u00e9"] {
@@ -14,6 +15,7 @@ fn ids_that_are_not_hexadecimal_are_refused() {
     assert_eq!(span_error(r#""spanId":1"#), JsonErrorKind::String);
 }
 
+/// Faults 39.
 #[test]
 fn enums_by_name_are_refused() {
     for kind in ["\"SPAN_KIND_SERVER\"", "\"2\"", "true", "{}"] {
@@ -24,6 +26,7 @@ fn enums_by_name_are_refused() {
     assert_eq!(span_error(r#""kind":2147483648"#), JsonErrorKind::Range);
 }
 
+/// Faults 40.
 #[test]
 fn integers_beyond_their_type_are_refused() {
     for text in ["18446744073709551616", "\"18446744073709551616\"", "-1", "1e20", "1e999999999999"]
@@ -43,6 +46,7 @@ fn integers_beyond_their_type_are_refused() {
     }
 }
 
+/// Faults 40.
 #[test]
 fn integers_with_a_fraction_are_refused() {
     for text in ["1.5", "\"1.5\"", "1e-1", "0.1"] {
@@ -104,6 +108,7 @@ fn values_of_another_type_are_refused() {
     assert_eq!(value_error(r#"{"arrayValue":{"values":{}}}"#), JsonErrorKind::Array);
 }
 
+/// Faults 43.
 #[test]
 fn a_text_that_is_not_one_object_is_refused() {
     for (json, offset, kind) in [
@@ -136,6 +141,7 @@ fn a_text_that_is_not_one_object_is_refused() {
     }
 }
 
+/// Faults 43.
 #[test]
 fn text_in_another_encoding_is_refused() {
     let json = [br#"{"a":""#, &b"\xED\xA0\x80"[..], br#""}"#].concat();
@@ -147,6 +153,7 @@ fn text_in_another_encoding_is_refused() {
     assert_eq!(error.kind(), JsonErrorKind::Name);
 }
 
+/// Faults 43.
 #[test]
 fn escapes_that_are_none_are_refused_wherever_they_are() {
     for escape in

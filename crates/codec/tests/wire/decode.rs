@@ -100,6 +100,16 @@ fn text_that_is_not_utf8_is_repaired_and_counted() {
     assert_eq!(span.attributes.get("k\u{FFFD}"), Some(&Value::from("v\u{FFFD}")));
 }
 
+/// Faults 23.
+#[test]
+fn a_parent_of_zeros_is_none() {
+    for parent in [vec![], vec![0; 8]] {
+        let root = decoded(&one_span(|span| span.parent_span_id = parent));
+        assert_eq!(first(&root).parent_span_id, None);
+    }
+}
+
+/// Faults 22.
 #[test]
 fn what_no_struct_can_hold_is_left_out_and_counted() {
     let rejected = |bytes: &[u8]| (decoded(bytes).spans, decoded(bytes).spans_rejected);
@@ -126,6 +136,7 @@ fn what_no_struct_can_hold_is_left_out_and_counted() {
     assert_eq!(state.texts_repaired, 1);
 }
 
+/// Faults 26.
 #[test]
 fn duplicate_keys_are_kept_as_sent() {
     let attribute = || message::KeyValue { key: "k".into(), ..Default::default() };
@@ -133,6 +144,7 @@ fn duplicate_keys_are_kept_as_sent() {
     assert_eq!(first(&decoded(&bytes)).attributes.len(), 2);
 }
 
+/// Faults 15.
 #[test]
 fn small_elements_count_with_the_memory_they_take() {
     // Two bytes each on the wire.

@@ -49,6 +49,7 @@ fn request_with(path: &[u8], body: &[u8]) -> Vec<u8> {
     message
 }
 
+/// Faults 8.
 #[test]
 fn every_wire_type_of_every_number_gets_the_verdict_of_prost() {
     let payloads: [&[u8]; 4] = [&[1], &[0; 8], &[0], &[0; 4]];
@@ -68,6 +69,7 @@ fn every_wire_type_of_every_number_gets_the_verdict_of_prost() {
     }
 }
 
+/// Faults 9, 10.
 #[test]
 fn unknown_fields_of_every_wire_type_are_ignored_and_kept_in_every_message() {
     let unknown = [
@@ -85,6 +87,7 @@ fn unknown_fields_of_every_wire_type_are_ignored_and_kept_in_every_message() {
     }
 }
 
+/// Faults 5, 6, 7, 10.
 #[test]
 fn bad_tags_and_varints_are_refused_in_every_message() {
     let bad: [&[u8]; 12] = [
@@ -140,6 +143,7 @@ fn nested(levels: usize, kinds: &[u8]) -> Vec<u8> {
     [&IDS[..], &reversed].concat()
 }
 
+/// Faults 12, 13.
 #[test]
 fn values_nest_to_the_limit_and_no_deeper_on_a_flat_stack() {
     for kinds in [&[0x2A][..], &[0x32], &[0x2A, 0x32], &[0x32, 0x2A]] {
@@ -164,6 +168,7 @@ fn values_nest_to_the_limit_and_no_deeper_on_a_flat_stack() {
     }
 }
 
+/// Faults 11.
 #[test]
 fn a_million_groups_are_refused_on_a_flat_stack() {
     for (path, _) in MESSAGES {
@@ -192,6 +197,7 @@ fn an_error_names_the_offset_and_what_was_expected() {
     assert_eq!(error.to_string(), "trace_id has 1 bytes, not 16");
 }
 
+/// Faults 21, 22, 23.
 #[test]
 fn ids_of_other_lengths_make_the_span_invalid_and_zeros_do_not() {
     let span = |trace_id: usize, span_id: usize, parent: usize| {
@@ -206,11 +212,15 @@ fn ids_of_other_lengths_make_the_span_invalid_and_zeros_do_not() {
         ((16, 8, 0), Ok(())),
         ((16, 8, 8), Ok(())),
         ((0, 8, 0), Err(SpanError::TraceId { len: 0 })),
+        ((1, 8, 0), Err(SpanError::TraceId { len: 1 })),
         ((15, 8, 0), Err(SpanError::TraceId { len: 15 })),
+        ((17, 8, 0), Err(SpanError::TraceId { len: 17 })),
         ((32, 8, 0), Err(SpanError::TraceId { len: 32 })),
+        ((16, 0, 0), Err(SpanError::SpanId { len: 0 })),
         ((16, 7, 0), Err(SpanError::SpanId { len: 7 })),
         ((16, 9, 0), Err(SpanError::SpanId { len: 9 })),
         ((16, 8, 7), Err(SpanError::ParentSpanId { len: 7 })),
+        ((16, 8, 16), Err(SpanError::ParentSpanId { len: 16 })),
     ] {
         let bytes = span(lens.0, lens.1, lens.2);
         assert_eq!(Span::new(&bytes).check(), expected, "{lens:?}");
@@ -227,6 +237,7 @@ fn ids_of_other_lengths_make_the_span_invalid_and_zeros_do_not() {
     assert_eq!(Span::new(&long).check(), Err(SpanError::LinkSpanId { len: 9 }));
 }
 
+/// Faults 17.
 #[test]
 fn the_last_of_two_ids_counts_as_protobuf_has_it() {
     let right_last = [&field(0x0A, &[1; 3])[..], &IDS].concat();
@@ -242,6 +253,8 @@ proptest! {
 
     /// Framing ends at spans: a cut within the last span is a cut within its envelopes too, so both
     /// verdicts are those of prost, except where a cut leaves a shorter text or id at the end.
+    ///
+    /// Faults 3.
     #[test]
     fn a_request_cut_anywhere_gets_the_verdict_of_prost(request in generate::request()) {
         let bytes = request.encode_to_vec();
@@ -263,6 +276,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
+    /// Faults 4.
     #[test]
     fn random_bytes_get_the_verdict_of_prost(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
         assert_agrees(&bytes);
@@ -347,6 +361,7 @@ fn an_attribute_changed_in_any_byte_gets_the_verdict_of_prost() {
     }
 }
 
+/// Faults 4.
 #[test]
 fn every_first_byte_gets_the_verdict_of_prost() {
     for first in 0..=255 {

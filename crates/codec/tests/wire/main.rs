@@ -7,6 +7,7 @@ mod decode;
 mod hostile;
 mod message;
 mod oracle;
+mod passing;
 mod reject;
 mod soup;
 mod split;

@@ -29,6 +29,7 @@ fn a_request_without_fault_passes_as_the_same_bytes_in_the_same_place() {
     assert_eq!((checked.spans, checked.rejected, checked.reason), (2, 0, None));
 }
 
+/// Faults 21.
 #[test]
 fn a_malformed_span_is_left_out_and_its_neighbours_stay() {
     let long = "a name that makes lengths take two bytes ".repeat(4);
@@ -43,6 +44,7 @@ fn a_malformed_span_is_left_out_and_its_neighbours_stay() {
     assert_eq!(checked.reason, Some(SpanError::TraceId { len: 15 }), "the first one's");
 }
 
+/// Faults 2.
 #[test]
 fn an_envelope_that_loses_all_its_spans_goes_and_one_that_came_empty_stays() {
     let checked = |scopes| {
@@ -62,6 +64,7 @@ fn a_fault_outside_spans_fails_the_request() {
     assert_eq!(reject_malformed(bytes).expect_err("the scope is cut").offset(), 5);
 }
 
+/// Faults 14.
 #[test]
 fn a_million_empty_spans_cost_no_more_than_their_bytes() {
     let spans = [0x12, 0].repeat(1_000_000);
@@ -127,6 +130,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
+    /// Faults 9, 17, 18.
     #[test]
     fn well_formed_spans_keep_every_byte_whatever_surrounds_them(
         numbers in proptest::collection::vec(any::<u8>(), 0..2500),

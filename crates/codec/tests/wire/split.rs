@@ -120,6 +120,37 @@ fn a_large_envelope_is_not_repeated_for_each_span() {
     assert_eq!(lens.len(), 5);
 }
 
+/// Faults 32.
+#[test]
+fn parts_share_one_copy_of_a_large_envelope() {
+    let request = request_of(&[&[10; 50]], 10_000);
+    let parts = split::request(&request, 10, 1 << 20).expect("well-formed");
+    assert_eq!(parts.len(), 5);
+    let large = |part: &split::Part| {
+        part.pieces.iter().find(|piece| piece.len() > 10_000).expect("the resource").as_ptr()
+    };
+    assert!(parts.iter().all(|part| large(part) == large(&parts[0])));
+    let (lens, _) = split_lens(&request, 10, 1 << 20);
+    assert_eq!(lens, vec![vec![vec![10; 10]]; 5]);
+}
+
+/// Faults 9.
+#[test]
+fn unknown_fields_stay_with_their_envelope_and_their_span() {
+    let len = |tag: u8, body: &[u8]| [&[tag, body.len() as u8], body].concat();
+    let unknown = |value: u8| [0x88, 0x7D, value];
+    let span = |value: u8| len(0x12, &[&[0x30, 1][..], &unknown(value)].concat());
+    let scope = len(0x12, &[&span(1)[..], &unknown(7), &span(2)].concat());
+    let request = Bytes::from(len(0x0A, &[&unknown(8)[..], &scope].concat()));
+    let parts = split::request(&request, 1, 1000).expect("well-formed");
+    let part = |value: u8| {
+        let scope = len(0x12, &[&unknown(7)[..], &span(value)].concat());
+        len(0x0A, &[&unknown(8)[..], &scope].concat())
+    };
+    let parts: Vec<_> = parts.iter().map(|part| part.pieces.concat()).collect();
+    assert_eq!(parts, [part(1), part(2)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

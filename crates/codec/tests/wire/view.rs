@@ -9,6 +9,7 @@ use crate::soup::{Cook, REQUEST};
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
+    /// Faults 27.
     #[test]
     fn a_view_reads_what_prost_wrote(request in generate::request()) {
         let bytes = request.encode_to_vec();
@@ -42,6 +43,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
+    /// Faults 6, 9, 10, 17, 18, 19, 20.
     #[test]
     fn fields_in_any_order_repeated_split_and_unknown_read_as_prost_reads_them(
         numbers in proptest::collection::vec(any::<u8>(), 0..2500),
@@ -72,6 +74,7 @@ fn the_soup_reaches_well_formed_spans_with_attributes() {
     assert!(attributes > 100, "{attributes}: the property above would show little");
 }
 
+/// Faults 17, 28.
 #[test]
 fn a_value_in_pieces_is_merged_and_the_last_kind_wins() {
     let value = |attribute: &[u8]| -> String {
@@ -99,6 +102,7 @@ fn a_value_in_pieces_is_merged_and_the_last_kind_wins() {
     assert_eq!(value(&[]), "Empty");
 }
 
+/// Faults 31.
 #[test]
 fn doubles_pass_bit_for_bit() {
     for bits in [f64::NAN.to_bits() | 0xBEEF, (-0.0_f64).to_bits(), f64::NEG_INFINITY.to_bits()] {
@@ -112,6 +116,7 @@ fn doubles_pass_bit_for_bit() {
     }
 }
 
+/// Faults 1.
 #[test]
 fn an_empty_request_holds_nothing() {
     let request = Request::parse(&[]).expect("the empty message");

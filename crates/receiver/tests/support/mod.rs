@@ -270,6 +270,14 @@ impl Stream {
         self.send.send_data(Bytes::copy_from_slice(data), end).expect("open");
     }
 
+    /// Waits for the answer, whatever becomes of it.
+    pub(crate) async fn answer_unchecked(self) {
+        if let Ok(answer) = self.response.await {
+            let mut body = answer.into_body();
+            while let Some(Ok(_)) = body.data().await {}
+        }
+    }
+
     pub(crate) async fn answer(self) -> Call {
         soon(async {
             let (head, mut body) = self.response.await.expect("an answer").into_parts();

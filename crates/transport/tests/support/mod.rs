@@ -1,7 +1,9 @@
-//! A collector on a loopback port that answers what a test tells it, over HTTP/1.1 and h2c.
+//! A collector on a loopback port that answers what a test tells it, over HTTP/1.1 and HTTP/2, with
+//! and without TLS.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,13 +19,18 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use prost::Message as _;
 use spanwire_codec::message::{ExportTracePartialSuccess, ExportTraceServiceResponse};
+use spanwire_transport::{Accepted, Body, SendError, Transport};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// A request as the collector saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) version: Version,
+    /// As it was written: a proxy sees scheme and host in it.
+    pub(crate) uri: String,
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -43,6 +50,33 @@ pub(crate) struct Collector {
     _accepting: JoinSet<()>,
 }
 
+enum Listener {
+    Tcp(TcpListener),
+    Tls(TcpListener, TlsAcceptor),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixListener),
+}
+
+impl Listener {
+    /// `None` is a client that went away in the handshake.
+    async fn accept(&self) -> io::Result<Option<Box<dyn Io>>> {
+        Ok(match self {
+            Self::Tcp(listener) => Some(Box::new(listener.accept().await?.0)),
+            Self::Tls(listener, acceptor) => {
+                let (socket, _) = listener.accept().await?;
+                acceptor.accept(socket).await.ok().map(|stream| Box::new(stream) as Box<dyn Io>)
+            }
+            #[cfg(unix)]
+            Self::Unix(listener) => Some(Box::new(listener.accept().await?.0)),
+        })
+    }
+}
+
+/// A connection of any kind.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
 impl Collector {
     pub(crate) async fn start<F, A>(answer: F) -> Self
     where
@@ -61,6 +95,29 @@ impl Collector {
         Self::start_on(addr, true, answer).await
     }
 
+    /// Speaks TLS.
+    pub(crate) async fn with_tls<F, A>(config: rustls::ServerConfig, answer: F) -> Self
+    where
+        F: Fn(Seen) -> A + Send + Sync + 'static,
+        A: Future<Output = Response<Reply>> + Send + 'static,
+    {
+        let listener = TcpListener::bind(ANY_PORT).await.expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Self::serve(addr, Listener::Tls(listener, acceptor), true, answer)
+    }
+
+    /// Listens on a Unix socket, which has no address.
+    #[cfg(unix)]
+    pub(crate) fn on_socket<F, A>(path: &std::path::Path, answer: F) -> Self
+    where
+        F: Fn(Seen) -> A + Send + Sync + 'static,
+        A: Future<Output = Response<Reply>> + Send + 'static,
+    {
+        let listener = tokio::net::UnixListener::bind(path).expect("a free path");
+        Self::serve(ANY_PORT, Listener::Unix(listener), true, answer)
+    }
+
     async fn start_on<F, A>(addr: SocketAddr, reads_bodies: bool, answer: F) -> Self
     where
         F: Fn(Seen) -> A + Send + Sync + 'static,
@@ -68,6 +125,14 @@ impl Collector {
     {
         let listener = TcpListener::bind(addr).await.expect("a free port");
         let addr = listener.local_addr().expect("bound");
+        Self::serve(addr, Listener::Tcp(listener), reads_bodies, answer)
+    }
+
+    fn serve<F, A>(addr: SocketAddr, listener: Listener, reads_bodies: bool, answer: F) -> Self
+    where
+        F: Fn(Seen) -> A + Send + Sync + 'static,
+        A: Future<Output = Response<Reply>> + Send + 'static,
+    {
         let connections = Arc::new(AtomicUsize::new(0));
         let seen = Arc::new(Mutex::new(Vec::new()));
         let answer = Arc::new(answer);
@@ -75,7 +140,8 @@ impl Collector {
         let (connections_made, requests) = (connections.clone(), seen.clone());
         accepting.spawn(async move {
             let mut serving = JoinSet::new();
-            while let Ok((socket, _)) = listener.accept().await {
+            while let Ok(socket) = listener.accept().await {
+                let Some(socket) = socket else { continue };
                 connections_made.fetch_add(1, Ordering::SeqCst);
                 let (answer, requests) = (answer.clone(), requests.clone());
                 serving.spawn(async move {
@@ -114,6 +180,10 @@ impl Collector {
         format!("http://{}", self.addr)
     }
 
+    pub(crate) fn https_url(&self) -> String {
+        format!("https://{}", self.addr)
+    }
+
     /// Connections accepted so far.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
@@ -137,6 +207,7 @@ async fn read(request: Request<Incoming>, reads_body: bool) -> Seen {
     let (head, body) = request.into_parts();
     Seen {
         version: head.version,
+        uri: head.uri.to_string(),
         path: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         headers: head.headers,
         body: match reads_body {
@@ -167,6 +238,34 @@ impl http_body::Body for Reply {
     fn is_end_stream(&self) -> bool {
         self.frames.is_empty() && !self.endless
     }
+}
+
+/// What a test sends: 40 KiB in one small and one large piece, 10 spans.
+pub(crate) fn body() -> Body {
+    let large: Vec<u8> = (0..40_000u32).map(|i| (i % 251) as u8).collect();
+    Body::new([Bytes::from_static(b"header"), Bytes::from(large)], 10)
+}
+
+pub(crate) async fn send_to(transport: &Transport) -> Result<Accepted, SendError> {
+    let encoded = transport.encode(&body()).await.expect("within limits");
+    transport.send(&encoded).await
+}
+
+/// The whole chain of an error in one line.
+pub(crate) fn causes(error: &SendError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(current) = cause {
+        text += &format!(": {current}");
+        cause = current.source();
+    }
+    text
+}
+
+/// A port of this machine where nobody listens.
+pub(crate) async fn dead_addr() -> SocketAddr {
+    let listener = TcpListener::bind(ANY_PORT).await.expect("a free port");
+    listener.local_addr().expect("bound")
 }
 
 /// An HTTP answer with `headers` and `body`.

@@ -5,7 +5,7 @@ use super::fields::{Pieces, Repeated, unknown};
 use crate::field::{Len, any_value, array_value, key_value, key_value_list};
 use crate::json::binary::put_base64;
 use crate::json::number::{put_f64, put_i64};
-use crate::json::text::put_string;
+use crate::json::text::put_contents;
 use crate::view::NESTING_MAX;
 use crate::wire::{Expected, Fault, Field, Reader};
 
@@ -16,18 +16,31 @@ pub(super) fn key_values(attributes: Repeated<'_>, out: &mut Vec<u8>) -> Result<
 }
 
 /// Appends an attribute, or an entry of a map that lies within `nesting` arrays and maps.
-fn key_value(reader: Reader<'_>, nesting: usize, out: &mut Vec<u8>) -> Result<(), Fault> {
+pub(super) fn key_value(
+    reader: Reader<'_>,
+    nesting: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), Fault> {
     let (key, value) = match plain(reader.rest()) {
         Some((key, value)) => (key, Some(value)),
         None => general(Pieces::whole(reader))?,
     };
-    out.extend_from_slice(br#"{"key":"#);
-    put_string(out, key);
-    if let Some(value) = value {
-        out.extend_from_slice(br#","value":"#);
-        put_value(value, nesting, out)?;
+    out.extend_from_slice(br#"{"key":""#);
+    put_contents(out, key);
+    match value {
+        // The one kind that is worth a piece of its own.
+        Some(Value::String(text)) => {
+            out.extend_from_slice(br#"","value":{"stringValue":""#);
+            put_contents(out, text);
+            out.extend_from_slice(br#""}}"#);
+        }
+        Some(value) => {
+            out.extend_from_slice(br#"","value":"#);
+            put_value(value, nesting, out)?;
+            out.push(b'}');
+        }
+        None => out.extend_from_slice(br#""}"#),
     }
-    out.push(b'}');
     Ok(())
 }
 
@@ -175,8 +188,9 @@ fn put_value(value: Value<'_>, nesting: usize, out: &mut Vec<u8>) -> Result<(), 
     match value {
         Value::Empty => out.extend_from_slice(b"{"),
         Value::String(text) => {
-            out.extend_from_slice(br#"{"stringValue":"#);
-            put_string(out, text);
+            out.extend_from_slice(br#"{"stringValue":""#);
+            put_contents(out, text);
+            out.push(b'"');
         }
         Value::Bool(true) => out.extend_from_slice(br#"{"boolValue":true"#),
         Value::Bool(false) => out.extend_from_slice(br#"{"boolValue":false"#),

@@ -1,0 +1,183 @@
+//! What recording threads and the exporter's thread share: the queue and how to wake each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use spanwire_batcher::{Bounds, Overflow, Queue, Refusal, Weigh};
+use spanwire_tracer::{Loss, Outlet, TracedChunk};
+use tokio::sync::Notify;
+
+use crate::item::Queued;
+use crate::stats::{Intake, Reason};
+
+/// What recording threads and the exporter's thread share.
+pub(crate) struct Shared {
+    pub(crate) queue: Queue<Queued>,
+    queue_spans_max: u64,
+    overflow: Overflow,
+    pub(crate) wake: Notify,
+    /// Bytes in the queue at which the exporter is woken before its next tick.
+    wake_bytes: usize,
+    /// Whether a thread was refused since the exporter last took something.
+    starved: AtomicBool,
+    /// Whether a thread has waited for memory in vain since a batch last was settled.
+    stalled: AtomicBool,
+    pub(crate) intake: Intake,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        queue: Queue<Queued>,
+        queue_spans_max: Option<usize>,
+        overflow: Overflow,
+        wake_bytes: usize,
+    ) -> Self {
+        Self {
+            queue,
+            queue_spans_max: queue_spans_max.map_or(u64::MAX, |spans| spans as u64),
+            overflow,
+            wake: Notify::new(),
+            wake_bytes,
+            starved: AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
+            intake: Intake::default(),
+        }
+    }
+
+    /// What nothing is ever put into.
+    pub(crate) fn disabled() -> Self {
+        let queue = Queue::new(Bounds::MIN);
+        Self::new(queue, None, Overflow::DropNewest, 0)
+    }
+
+    /// Counts what a queue that is to keep the newest has let go.
+    fn shed(&self, oldest: Queued) {
+        self.intake.dropped(oldest.chunk.chunk.discard(), Reason::QueueFull);
+    }
+
+    /// Wakes the exporter for a thread in want; one word is enough until it is heard, or every span
+    /// shed would cost a system call.
+    fn ask_for_room(&self) {
+        if !self.starved.swap(true, Ordering::Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether the queue's bound in spans leaves room, made as `overflow` has it. The bound in bytes,
+    /// which is the queue's own, comes on top. Two threads may be let in at once, a chunk too many.
+    fn admits(&self, spans: u64, overflow: Overflow) -> bool {
+        if self.queue_spans_max == u64::MAX {
+            return true;
+        }
+        let fits = || {
+            let queued = self.queue.stats().queued();
+            // A chunk of more spans than the bound has to pass too.
+            queued == 0 || queued + spans <= self.queue_spans_max
+        };
+        match overflow {
+            Overflow::DropNewest => fits(),
+            Overflow::DropOldest => {
+                while !fits() {
+                    let Some(oldest) = self.queue.pop() else { break };
+                    self.shed(oldest);
+                }
+                true
+            }
+            Overflow::Block { timeout } => {
+                let mut waited = Duration::ZERO;
+                while !fits() && waited < timeout && !self.stalled.load(Ordering::Relaxed) {
+                    self.ask_for_room();
+                    std::thread::sleep(MEMORY_PAUSE);
+                    waited += MEMORY_PAUSE;
+                }
+                let fits = fits();
+                if !fits {
+                    self.stalled.store(true, Ordering::Relaxed);
+                }
+                fits
+            }
+        }
+    }
+
+    /// The oldest chunk that waits.
+    pub(crate) fn pop(&self) -> Option<Queued> {
+        let queued = self.queue.pop()?;
+        self.starved.store(false, Ordering::Relaxed);
+        Some(queued)
+    }
+
+    /// A batch, or a part of its memory, is done with.
+    pub(crate) fn room_made(&self) {
+        self.stalled.store(false, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+}
+
+/// Between two looks for free memory, of a thread that is to wait for it.
+const MEMORY_PAUSE: Duration = Duration::from_millis(1);
+
+/// The recording threads' side.
+pub(crate) struct QueueOutlet(pub(crate) Arc<Shared>);
+
+impl Outlet for QueueOutlet {
+    fn accept(&self, chunk: TracedChunk) -> Result<(), Loss> {
+        self.push(chunk, self.0.overflow)
+    }
+
+    /// As for a full queue: memory is used up where it holds less than the threads and requests do.
+    fn make_room(&self, waited: Duration) -> bool {
+        let Self(shared) = self;
+        match shared.overflow {
+            Overflow::DropNewest => false,
+            Overflow::DropOldest => shared.queue.pop().map(|oldest| shared.shed(oldest)).is_some(),
+            Overflow::Block { timeout } if waited >= timeout => {
+                shared.stalled.store(true, Ordering::Relaxed);
+                false
+            }
+            // A dead collector costs one timeout, not one for each span.
+            Overflow::Block { .. } if shared.stalled.load(Ordering::Relaxed) => false,
+            Overflow::Block { .. } => {
+                shared.ask_for_room();
+                std::thread::sleep(MEMORY_PAUSE);
+                true
+            }
+        }
+    }
+
+    fn accept_last(&self, chunk: TracedChunk) -> Result<(), Loss> {
+        match self.0.overflow {
+            // A thread that is ending does not wait for a collector.
+            Overflow::Block { .. } => self.push(chunk, Overflow::DropNewest),
+            overflow => self.push(chunk, overflow),
+        }
+    }
+}
+
+impl QueueOutlet {
+    fn push(&self, chunk: TracedChunk, overflow: Overflow) -> Result<(), Loss> {
+        let Self(shared) = self;
+        let queued = Queued::new(chunk);
+        if !shared.admits(queued.spans() as u64, overflow) {
+            shared.ask_for_room();
+            return Err(Loss::QueueFull);
+        }
+        match shared.queue.push(queued, overflow, |oldest| shared.shed(oldest)) {
+            Ok(pushed) => {
+                // Once for each crossing, so that a wake-up pays for many chunks.
+                if pushed.crossed(shared.wake_bytes) {
+                    shared.wake.notify_one();
+                }
+                Ok(())
+            }
+            Err(refused) => {
+                // The queue may have filled in one go.
+                shared.ask_for_room();
+                Err(match refused.reason {
+                    Refusal::Closed => Loss::Shutdown,
+                    Refusal::Full | Refusal::TimedOut | Refusal::TooLarge => Loss::QueueFull,
+                })
+            }
+        }
+    }
+}

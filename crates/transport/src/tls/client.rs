@@ -1,0 +1,196 @@
+//! TLS of one endpoint: its configuration, kept up with the files it came from.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::files::{CHAIN, Material, unusable};
+use super::{Pem, Tls};
+use crate::config::InvalidConfig;
+
+/// Makes connections of TCP into connections of TLS.
+pub(crate) struct TlsClient {
+    settings: Tls,
+    server_name: ServerName<'static>,
+    offers_http1: bool,
+    /// Those of the build; they are read once, as they change with the system and not with us.
+    roots: Option<Arc<RootCertStore>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    config: Arc<ClientConfig>,
+    fingerprint: u64,
+    /// Why the files as they are now are not used.
+    unused: Option<Arc<InvalidConfig>>,
+}
+
+impl TlsClient {
+    /// Reads all certificates. `host` is the endpoint's.
+    pub(crate) fn new(
+        settings: &Tls,
+        host: &str,
+        offers_http1: bool,
+    ) -> Result<Arc<Self>, InvalidConfig> {
+        let name = settings.server_name.as_deref().unwrap_or(host);
+        let server_name = ServerName::try_from(name.to_owned())
+            .map_err(|_| InvalidConfig::ServerName { name: name.chars().take(200).collect() })?;
+        let roots = match settings.ca {
+            Some(_) => None,
+            None => Some(Arc::new(roots_of_the_build()?)),
+        };
+        let material = Material::read(settings)?;
+        let config = client_config(settings, &material, roots.as_ref(), offers_http1)?;
+        let fingerprint = material.fingerprint();
+        Ok(Arc::new(Self {
+            settings: settings.clone(),
+            server_name,
+            offers_http1,
+            roots,
+            state: Mutex::new(State { config, fingerprint, unused: None }),
+        }))
+    }
+
+    /// The handshake on a new connection, with the certificates of this moment.
+    pub(crate) async fn handshake(
+        self: &Arc<Self>,
+        tcp: TcpStream,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        if self.has_files() {
+            // Disks can be slow, and this is the thread of all requests.
+            let this = Arc::clone(self);
+            tokio::task::spawn_blocking(move || this.reload()).await.map_err(io::Error::other)?;
+        }
+        let config = Arc::clone(&self.lock().config);
+        TlsConnector::from(config).connect(self.server_name.clone(), tcp).await
+    }
+
+    /// Why the files as they were at the last connection are not used.
+    pub(crate) fn unused_files(&self) -> Option<Arc<InvalidConfig>> {
+        self.lock().unused.clone()
+    }
+
+    fn has_files(&self) -> bool {
+        let identity = self.settings.identity.as_ref();
+        let all = [self.settings.ca.as_ref(), identity.map(|i| &i.chain), identity.map(|i| &i.key)];
+        all.into_iter().flatten().any(|pem| matches!(pem, Pem::File(_)))
+    }
+
+    /// Takes what is in the files now, if it can be used. Blocks on the disk.
+    fn reload(&self) {
+        let material = Material::read(&self.settings);
+        let fingerprint = material.as_ref().map(Material::fingerprint).ok();
+        // An unchanged configuration stays, with the sessions it may resume.
+        if fingerprint == Some(self.lock().fingerprint) {
+            self.lock().unused = None;
+            return;
+        }
+        let config = material.and_then(|material| {
+            client_config(&self.settings, &material, self.roots.as_ref(), self.offers_http1)
+        });
+        let mut state = self.lock();
+        match (config, fingerprint) {
+            (Ok(config), Some(fingerprint)) => {
+                *state = State { config, fingerprint, unused: None };
+            }
+            (Err(error), _) => state.unused = Some(Arc::new(error)),
+            // What was read has a fingerprint.
+            (Ok(_), None) => {}
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // Each write to the state is a single assignment, so a panic leaves none half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn client_config(
+    settings: &Tls,
+    material: &Material,
+    roots: Option<&Arc<RootCertStore>>,
+    offers_http1: bool,
+) -> Result<Arc<ClientConfig>, InvalidConfig> {
+    let roots = match (material.roots(settings)?, roots) {
+        (Some(own), _) => Arc::new(own),
+        (None, Some(roots)) => Arc::clone(roots),
+        (None, None) => return Err(InvalidConfig::Roots),
+    };
+    let builder = ClientConfig::builder_with_provider(provider())
+        // TLS 1.2 and 1.3; rustls has nothing older.
+        .with_safe_default_protocol_versions()
+        .map_err(|error| InvalidConfig::Client(error.into()))?
+        .with_root_certificates(roots);
+    let mut config = match (material.identity(settings)?, &settings.identity) {
+        (Some((chain, key)), Some(origin)) => builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| unusable(CHAIN, &origin.chain, error))?,
+        _ => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = match offers_http1 {
+        true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        false => vec![b"h2".to_vec()],
+    };
+    Ok(Arc::new(config))
+}
+
+/// What the process installed, else what the features name.
+fn provider() -> Arc<CryptoProvider> {
+    match CryptoProvider::get_default() {
+        Some(provider) => provider.clone(),
+        #[cfg(feature = "tls-ring")]
+        None => Arc::new(rustls::crypto::ring::default_provider()),
+        #[cfg(all(feature = "tls-aws-lc", not(feature = "tls-ring")))]
+        None => Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+    }
+}
+
+fn roots_of_the_build() -> Result<RootCertStore, InvalidConfig> {
+    #[cfg_attr(
+        not(any(feature = "tls-native-roots", feature = "tls-webpki-roots")),
+        expect(unused_mut, reason = "a build without roots has nothing to add")
+    )]
+    let mut roots = RootCertStore::empty();
+    #[cfg(feature = "tls-native-roots")]
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    #[cfg(feature = "tls-webpki-roots")]
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    if roots.is_empty() { Err(InvalidConfig::Roots) } else { Ok(roots) }
+}
+
+/// What is wrong with the peer, in words that name it without its details.
+pub(crate) fn fault(error: &io::Error) -> &'static str {
+    let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    else {
+        return "the connection broke in the handshake";
+    };
+    use CertificateError as Cert;
+    match error {
+        rustls::Error::InvalidCertificate(fault) => match fault {
+            Cert::Expired | Cert::ExpiredContext { .. } => "its certificate has expired",
+            Cert::NotValidYet | Cert::NotValidYetContext { .. } => {
+                "its certificate is not valid yet"
+            }
+            Cert::NotValidForName | Cert::NotValidForNameContext { .. } => {
+                "its certificate is for another name"
+            }
+            Cert::UnknownIssuer => "its certificate is of an unknown authority",
+            Cert::Revoked => "its certificate is revoked",
+            _ => "its certificate is not valid",
+        },
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            "it does not speak the HTTP version needed"
+        }
+        rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)
+        | rustls::Error::PeerIncompatible(_) => "it has no version or cipher of TLS in common",
+        rustls::Error::AlertReceived(_) => "it refused the handshake",
+        rustls::Error::InvalidMessage(_) => "it does not speak TLS",
+        _ => "the handshake failed",
+    }
+}

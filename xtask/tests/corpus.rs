@@ -1,0 +1,69 @@
+//! Every file of the fuzz corpus keeps every promise, in every `cargo test`.
+
+use std::fs;
+use std::panic;
+use std::path::{Path, PathBuf};
+
+#[path = "../../fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "a crate of its own where libFuzzer runs it")]
+mod checks;
+
+fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus")
+}
+
+/// Checks every file of this target's corpus.
+fn repeat(target: &str, check: fn(&[u8])) {
+    let folder = corpus().join(target);
+    let mut files = 0;
+    for entry in fs::read_dir(&folder).expect("a corpus") {
+        let path = entry.expect("a file").path();
+        let input = fs::read(&path).expect("a file");
+        if panic::catch_unwind(|| check(&input)).is_err() {
+            panic!("{} breaks a promise", path.display());
+        }
+        files += 1;
+    }
+    assert!(files > 10, "{files} files in {}", folder.display());
+}
+
+#[test]
+fn requests_in_protobuf_read_as_prost_reads_them() {
+    repeat("view", checks::view::check);
+}
+
+#[test]
+fn requests_split_into_the_same_spans() {
+    repeat("split", checks::split::check);
+}
+
+#[test]
+fn requests_in_json_survive_both_ways() {
+    repeat("json", checks::json::check);
+}
+
+#[test]
+fn compressed_bodies_are_judged_by_what_they_hold() {
+    repeat("decompress", checks::decompress::check);
+}
+
+#[test]
+fn answers_decide_as_the_protocol_has_it() {
+    repeat("response", checks::response::check);
+}
+
+#[test]
+fn headers_survive_both_ways() {
+    repeat("headers", checks::headers::check);
+}
+
+#[test]
+fn any_environment_gives_settings_and_shows_no_secret() {
+    repeat("environment", checks::environment::check);
+}
+
+#[test]
+#[ignore = "writes fuzz/corpus; `cargo xtask fuzz --seed-corpus` runs it"]
+fn write_seeds() {
+    checks::seeds::write(&corpus()).expect("fuzz/corpus can be written");
+}
