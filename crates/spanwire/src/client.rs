@@ -38,7 +38,7 @@ use crate::way::Way;
 ///
 /// let client = Client::builder()
 ///     .service_name("shop")
-///     .endpoint("http://collector:4317")
+///     .endpoint("http://collector:4318")
 ///     .build()?;
 /// let tracer = client.tracer("checkout");
 /// tracer.in_span("charge card", |span| span.set_attribute("payment.amount", 4200));

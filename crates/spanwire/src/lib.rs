@@ -22,7 +22,7 @@
 //! use std::time::Duration;
 //! use spanwire::{Client, SpanKind};
 //!
-//! let client = Client::builder().service_name("shop").build()?; // to localhost:4317
+//! let client = Client::builder().service_name("shop").build()?; // to localhost:4318
 //! let tracer = client.tracer("checkout");
 //!
 //! let mut request = tracer.span("POST /checkout").kind(SpanKind::Server).start();

@@ -168,7 +168,7 @@ async fn a_connection_too_old_is_replaced_and_what_is_in_flight_on_it_finishes()
 async fn after_a_timeout_the_next_attempt_has_a_new_connection() {
     for protocol in PROTOCOLS {
         let (collector, permits) = slow_collector().await;
-        let config = config(protocol, &collector.url()).request_timeout(Duration::from_millis(100));
+        let config = config(protocol, &collector.url()).request_timeout(Duration::from_millis(400));
         let transport = transport(&config);
         let error = send_to(&transport).await.expect_err("silence");
         assert!(matches!(error, SendError::Timeout { .. }), "{error:?}");

@@ -166,13 +166,13 @@ mod tests {
     /// Faults 118.
     #[tokio::test]
     async fn look_ups_that_hang_hold_few_threads_however_many_attempts_wait() {
-        let gate = Arc::new(std::sync::RwLock::new(()));
-        let (closed, running) = (gate.clone(), Arc::new(AtomicUsize::new(0)));
-        let closed_for_now = gate.write().expect("no panic");
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        let running = Arc::new(AtomicUsize::new(0));
         let entered = running.clone();
         let resolver = Resolver::by(move |_| {
             entered.fetch_add(1, Ordering::SeqCst);
-            drop(closed.read().expect("no panic"));
+            let _ = wait.lock().expect("no panic").recv();
             Ok(vec![SocketAddr::from(([10, 0, 0, 1], 0))])
         });
         for _ in 0..20 {
@@ -180,7 +180,7 @@ mod tests {
             assert!(attempt.await.is_err(), "hangs");
         }
         assert!(running.load(Ordering::SeqCst) <= LOOKUPS_MAX);
-        drop(closed_for_now);
+        drop(go);
         assert_eq!(addresses(&resolver).await.expect("back").len(), 1);
     }
 }
