@@ -163,6 +163,20 @@ async fn a_connection_too_old_is_replaced_and_what_is_in_flight_on_it_finishes()
     }
 }
 
+#[tokio::test]
+async fn a_connection_unused_for_too_long_is_not_used_again() {
+    for protocol in PROTOCOLS {
+        let collector = Collector::answering(ok).await;
+        let config =
+            config(protocol, &collector.url()).idle_connections(4, Duration::from_millis(10));
+        let transport = transport(&config);
+        taken(&transport).await;
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        taken(&transport).await;
+        assert_eq!(collector.connections(), 2);
+    }
+}
+
 /// Faults 115.
 #[tokio::test]
 async fn after_a_timeout_the_next_attempt_has_a_new_connection() {
@@ -219,6 +233,39 @@ async fn a_reset_after_the_whole_request_is_tried_again() {
     assert!(matches!(error, SendError::Disconnect(_)), "{error:?}");
     assert_eq!(error.retry(), Retry::Backoff);
     resetting.await.expect("no panic");
+}
+
+/// Faults 80.
+#[tokio::test]
+async fn more_requests_than_the_server_takes_at_once_wait_for_their_turn() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let _serving = tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let service = hyper::service::service_fn(|request| async {
+                let _ = http_body_util::BodyExt::collect(
+                    http::Request::<hyper::body::Incoming>::into_body(request),
+                )
+                .await;
+                Ok::<_, std::convert::Infallible>(grpc_ok())
+            });
+            let io = hyper_util::rt::TokioIo::new(socket);
+            let mut builder =
+                hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+            builder.max_concurrent_streams(2);
+            tokio::spawn(builder.serve_connection(io, service));
+        }
+    });
+    let transport = Arc::new(transport(&config(Protocol::Grpc, &url)));
+    let sends: Vec<_> = (0..16)
+        .map(|_| {
+            let transport = transport.clone();
+            tokio::spawn(async move { send_to(&transport).await })
+        })
+        .collect();
+    for send in sends {
+        println!("{:?}", send.await.expect("no panic").map_err(|e| causes(&e)));
+    }
 }
 
 /// Faults 117.

@@ -551,3 +551,30 @@ fn many_tasks_share_one_client() {
     assert_eq!(collector.names().len(), 1_000);
     assert_balanced(&client);
 }
+
+/// Pitfall 15.
+#[test]
+fn a_batch_that_waits_for_its_next_attempt_holds_up_no_other() {
+    let collector = Collector::start_with(|received| {
+        let request = Request::parse(&received.request).expect("the receiver checked it");
+        let mut scopes = request.resource_spans().flat_map(|resource| resource.scope_spans());
+        match scopes.any(|scope| scope.spans().any(|span| span.name() == b"unwelcome")) {
+            true => Err(Refusal::Unavailable { retry_after: None }),
+            false => Ok(Accepted::default()),
+        }
+    });
+    for protocol in PROTOCOLS {
+        let client = collector.client(protocol).requests_in_flight_max(1).build().expect("valid");
+        let tracer = client.tracer("retry");
+        tracer.start("unwelcome").end();
+        assert!(!client.flush_blocking(Duration::from_millis(50)).complete);
+        for _ in 0..10 {
+            tracer.start("welcome").end();
+            let report = client.flush_blocking(Duration::from_millis(200));
+            assert!(!report.complete, "the first one still waits: {report}");
+        }
+        assert_eq!(client.stats().exported, 10, "{protocol:?}");
+        assert!(!client.shutdown_blocking(Duration::from_millis(50)).complete);
+        assert_balanced(&client);
+    }
+}
