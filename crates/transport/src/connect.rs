@@ -137,7 +137,7 @@ impl Inner {
             let unix = deadline
                 .bound(Stage::Dial, connecting)
                 .await?
-                .map_err(|error| self.unreachable(self.endpoint.peer(), error))?;
+                .map_err(|error| unreachable(self.endpoint.peer(), error))?;
             return Ok(Stream { kind: Kind::Unix(unix), is_h2: false, is_forwarded: false });
         }
         let tcp = match &self.way {
@@ -161,7 +161,7 @@ impl Inner {
         let mut http = self.http.clone();
         let tcp = deadline.bound(Stage::Dial, http.call(to.clone())).await?;
         let authority = || to.authority().map(ToString::to_string).unwrap_or_default();
-        tcp.map(TokioIo::into_inner).map_err(|error| self.unreachable(authority(), error))
+        tcp.map(TokioIo::into_inner).map_err(|error| unreachable(authority(), error))
     }
 
     async fn tunnel(
@@ -197,14 +197,10 @@ impl Inner {
         }
         Ok(Stream { kind: Kind::Tls(Box::new(stream)), is_h2, is_forwarded: false })
     }
+}
 
-    fn unreachable(
-        &self,
-        peer: String,
-        source: impl Error + Send + Sync + 'static,
-    ) -> ConnectError {
-        ConnectError::Unreachable { peer, source: Arc::new(source) }
-    }
+fn unreachable(peer: String, source: impl Error + Send + Sync + 'static) -> ConnectError {
+    ConnectError::Unreachable { peer, source: Arc::new(source) }
 }
 
 /// The end of the time for a connection, if there is one.

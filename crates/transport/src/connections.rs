@@ -111,6 +111,7 @@ fn builder(config: &TransportConfig) -> Builder {
         .http2_keep_alive_interval(config.keep_alive_interval)
         .http2_keep_alive_timeout(config.keep_alive_timeout)
         .http2_keep_alive_while_idle(false)
+        .http2_initial_max_send_streams(INITIAL_STREAMS)
         .http2_max_header_list_size(HEADER_LIST_BYTES_MAX);
     builder
 }
@@ -190,6 +191,11 @@ impl Error for UnusedFiles {
         Some(&*self.source)
     }
 }
+
+/// Requests on a new HTTP/2 connection before the server has said how many it takes at once. Those
+/// it does not take it refuses, one by one, and then they wait for seconds to be sent again instead
+/// of for one round trip.
+const INITIAL_STREAMS: usize = 1;
 
 /// What answers may bring in headers or trailers: details of 64 KiB in base64, and the rest.
 const HEADER_LIST_BYTES_MAX: u32 = 128 * 1024;

@@ -96,12 +96,14 @@ impl SendError {
     }
 
     /// The limit that the collector named, in bytes, in its own words about a request too large
-    /// for it. It holds for the protobuf message before compression.
+    /// for it. It holds for a request before compression, in the form it was sent in: protobuf or
+    /// JSON.
     ///
     /// There is no field for it in gRPC or OTLP. The texts understood are those of the servers of
     /// Go, C++ and Node.js (`larger than max (5242880 vs. 4194304)`), Java (`exceeds maximum size
-    /// 4194304: 5242880`) and tonic (`the limit is: 4194304 bytes`), which comes with
-    /// OUT_OF_RANGE: by OTLP a status to be tried again, though it will be refused each time.
+    /// 4194304: 5242880`), Spanwire (`over the limit of 4194304 bytes`) and tonic (`the limit is:
+    /// 4194304 bytes`). The last comes with OUT_OF_RANGE: by OTLP a status to be tried again,
+    /// though it will be refused each time.
     ///
     /// ```
     /// # use spanwire_transport::{SendError, Status};
@@ -225,7 +227,8 @@ fn named_limit(text: &str) -> Option<usize> {
         .and_then(|rest| rest.split_once("vs"))
         .map(|(_, limit)| limit.trim_start_matches(['.', ' ']))
         .or_else(|| behind("exceeds maximum size "))
-        .or_else(|| behind("the limit is: "))?;
+        .or_else(|| behind("the limit is: "))
+        .or_else(|| behind("over the limit of ").filter(|rest| rest.ends_with(" bytes")))?;
     let digits = limit.find(|c: char| !c.is_ascii_digit()).unwrap_or(limit.len());
     limit[..digits].parse().ok().filter(|&limit| limit > 0)
 }
@@ -365,6 +368,8 @@ mod tests {
                 "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes",
                 Some(4),
             ),
+            ("the request is over the limit of 4194304 bytes", Some(4_194_304)),
+            ("the request is over the limit of 100000 elements", None),
             ("larger than max (1 vs. 0)", None),
             ("larger than max (1 vs. 99999999999999999999999)", None),
             ("larger than max (", None),

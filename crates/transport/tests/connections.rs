@@ -113,7 +113,9 @@ async fn a_name_that_does_not_exist_is_named_and_tried_again() {
         let error = send_to(&transport).await.expect_err("no such name");
         assert_eq!(error.retry(), Retry::Backoff, "{error}");
         let causes = causes(&error);
-        assert!(causes.contains("cannot reach collector.invalid:4317: dns error"), "{causes}");
+        // Where no resolver answers, the time runs out first.
+        let is_named = causes.contains("cannot reach collector.invalid:4317: dns error");
+        assert!(is_named || causes.contains("looking up the name"), "{causes}");
     }
 }
 
@@ -264,7 +266,7 @@ async fn more_requests_than_the_server_takes_at_once_wait_for_their_turn() {
         })
         .collect();
     for send in sends {
-        println!("{:?}", send.await.expect("no panic").map_err(|e| causes(&e)));
+        assert_eq!(send.await.expect("no panic").expect("OK"), Accepted::default());
     }
 }
 

@@ -8,6 +8,17 @@ use super::scan;
 /// Appends `value` in decimal.
 #[inline]
 pub(super) fn put_u64(out: &mut Vec<u8>, mut value: u64) {
+    if value < 1_000 {
+        // Enums, flags, statuses and ports: no buffer, no copy.
+        let value = value as u32;
+        if value >= 100 {
+            out.push(b'0' + (value / 100) as u8);
+        }
+        if value >= 10 {
+            out.push(b'0' + (value / 10 % 10) as u8);
+        }
+        return out.push(b'0' + (value % 10) as u8);
+    }
     let mut digits = [0; DIGITS_MAX];
     let mut start = DIGITS_MAX;
     // Times have 19 digits: eight of them at once don't wait for each other.

@@ -10,12 +10,10 @@ const HIGHS: u64 = 0x8080_8080_8080_8080;
 /// one, mean something.
 #[inline]
 const fn special(word: u64) -> u64 {
-    let quote = word ^ (ONES * b'"' as u64);
-    let backslash = word ^ (ONES * b'\\' as u64);
-    let zero_quote = quote.wrapping_sub(ONES) & !quote;
-    let zero_backslash = backslash.wrapping_sub(ONES) & !backslash;
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    (zero_quote | zero_backslash | control) & HIGHS
+    let zero_quote = (word ^ (ONES * b'"' as u64)).wrapping_sub(ONES);
+    let zero_backslash = (word ^ (ONES * b'\\' as u64)).wrapping_sub(ONES);
+    let control = word.wrapping_sub(ONES * 0x20);
+    (zero_quote | zero_backslash | control) & !word & HIGHS
 }
 
 /// Length of the prefix that has neither quote nor backslash nor control character.
