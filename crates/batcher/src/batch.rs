@@ -154,6 +154,12 @@ impl<T: Split> Batcher<T> {
         &self.limits
     }
 
+    /// Bytes of memory that the items not yet returned in a batch hold. Cost: a look at each.
+    pub fn held_bytes(&self) -> usize {
+        let batches = self.ready.iter().chain(&self.pending);
+        batches.flat_map(|batch| &batch.items).map(crate::Weigh::held_bytes).sum()
+    }
+
     /// Spans not yet returned in a batch.
     pub fn spans(&self) -> usize {
         let ready: usize = self.ready.iter().map(|batch| batch.spans).sum();

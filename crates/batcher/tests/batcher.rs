@@ -71,6 +71,7 @@ fn shape(batches: impl Iterator<Item = Batch<Chunk>>) -> Vec<(usize, Complete)> 
     batches.map(|batch| (batch.spans, batch.reason)).collect()
 }
 
+/// Faults 99.
 #[test]
 fn oversized_span_travels_alone() {
     assert_eq!(batches(8, 100, &[10, 500, 10]), [vec![10], vec![500], vec![10]]);
@@ -164,6 +165,7 @@ fn an_age_past_the_end_of_the_clock_is_never_reached() {
     assert!(batcher.poll(now + 1_000_000 * AGE_MAX).is_none());
 }
 
+/// Faults 136.
 #[test]
 fn time_that_goes_back_makes_no_span_younger() {
     let mut batcher = batcher(Strategy::Hybrid, 10, 100);

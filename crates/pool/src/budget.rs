@@ -90,6 +90,7 @@ mod tests {
         assert!(budget.reserve(usize::MAX).is_none());
     }
 
+    /// Faults 137.
     #[test]
     fn many_threads_never_hold_more_than_the_bound() {
         let budget = Budget::new(1_000);

@@ -26,6 +26,7 @@ fn a_chunk_refuses_what_does_not_fit_and_keeps_what_it_has() {
     assert_eq!((writer.spans(), writer.room()), (1, 4));
 }
 
+/// Faults 127.
 #[test]
 fn a_span_whose_writing_panics_is_not_published() {
     let pool = ChunkPool::new(settings(1 << 20));

@@ -163,7 +163,13 @@ async fn receive(arrivals: Arc<Arrivals>) -> Receiver {
 }
 
 /// Records at a steady rate, a few spans each millisecond; returns how long each took, in ns.
-fn record(client: &Client, thread: u64, threads: u64, rate: u64, stop: &AtomicBool) -> Histogram<u64> {
+fn record(
+    client: &Client,
+    thread: u64,
+    threads: u64,
+    rate: u64,
+    stop: &AtomicBool,
+) -> Histogram<u64> {
     use std::fmt::Write as _;
 
     let tracer = client.tracer("outage");
@@ -172,7 +178,8 @@ fn record(client: &Client, thread: u64, threads: u64, rate: u64, stop: &AtomicBo
     let started = Instant::now();
     let mut recorded = 0;
     while !stop.load(Ordering::Relaxed) {
-        let due = (started.elapsed().as_nanos() * u128::from(rate) / u128::from(threads)) / 1_000_000_000;
+        let due =
+            (started.elapsed().as_nanos() * u128::from(rate) / u128::from(threads)) / 1_000_000_000;
         while u128::from(recorded) < due {
             name.clear();
             write!(name, "{}", recorded * threads + thread).expect("memory is enough");
@@ -222,7 +229,8 @@ fn judge(
         latencies.max() as f64 / 1e3,
     );
     let rates = |of: fn(&Look) -> u64, within: &std::ops::Range<Duration>| -> Vec<u64> {
-        let within: Vec<_> = looks.iter().filter(|look| within.contains(&look.at)).map(of).collect();
+        let within: Vec<_> =
+            looks.iter().filter(|look| within.contains(&look.at)).map(of).collect();
         within.windows(2).map(|pair| pair[1] - pair[0]).collect()
     };
     let attempts = rates(|look| look.attempts, &away);
@@ -236,7 +244,10 @@ fn judge(
         ("nothing is pending after the shutdown", stats.pending.total() == 0),
         ("what was exported has arrived", arrived == stats.exported),
         ("memory stays within its bound", most - before < arguments.memory_mib as f64 + SLACK_MIB),
-        ("no more than 20 connections are tried in 100 ms", attempts.iter().all(|&tried| tried <= 20)),
+        (
+            "no more than 20 connections are tried in 100 ms",
+            attempts.iter().all(|&tried| tried <= 20),
+        ),
     ];
     for (promise, kept) in promises {
         println!("{} {promise}", if kept { "kept  " } else { "BROKEN" });

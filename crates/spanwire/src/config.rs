@@ -36,8 +36,11 @@ pub struct Config {
     pub resource: Resource,
     /// Whether to look for host, process, container and Kubernetes attributes at start.
     pub detect_resource: bool,
-    /// Where spans go. Each destination gets every span, has a queue, retries and an account of its
-    /// own, and does not wait for the others. None: spans are recorded, dropped and counted.
+    /// Where spans go. Each destination gets every span, and has a share of the memory for requests,
+    /// retries and an account of its own. One whose share is used up holds the others back until it
+    /// has settled nothing for five seconds, or the queue is half full (with
+    /// [`Overflow::Block`] only the former); from then on it loses spans for itself alone. None:
+    /// spans are recorded, dropped and counted.
     pub destinations: Vec<Destination>,
     /// Which spans are recorded.
     pub sampler: Sampler,

@@ -1,7 +1,7 @@
 //! The life of one batch at one destination: attempts, waits, and pieces where it is too large.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use spanwire_codec::split;
@@ -11,16 +11,21 @@ use spanwire_transport::{
 
 use crate::diagnostics::Kind;
 use crate::line::Claim;
-use crate::size::{FLOOR_BYTES, SizeLimit};
+use crate::size::SizeLimit;
 use crate::stats::{Reason, chain};
 use crate::way::{LinesWay, OtlpWay};
 
 /// What became of one request.
 enum Outcome {
     /// The collector took it, all but so many spans.
-    Taken { rejected: u64 },
+    Taken {
+        rejected: u64,
+    },
     /// It is larger than the collector takes; smaller ones may pass.
-    Oversize { encoded: Encoded, bytes_max: usize },
+    Oversize {
+        encoded: Encoded,
+        bytes_max: usize,
+    },
     Lost(Reason),
 }
 
@@ -28,15 +33,19 @@ impl OtlpWay {
     pub(crate) async fn deliver(&self, mut claim: Claim, body: Body) {
         let bytes_max = self.limit(|limit| limit.bytes_max(Instant::now()));
         // The next request stands last.
-        let mut requests = match body.len() > bytes_max && body.spans() > 1 {
-            true => pieces(&body.pieces().concat().into(), body.spans(), bytes_max),
-            false => Ok(vec![body]),
-        };
-        loop {
-            let Ok(left) = &mut requests else {
-                return claim.dropped_rest(Reason::Internal);
-            };
-            let Some(body) = left.pop() else { return };
+        let mut left = vec![body];
+        if let [body] = &left[..]
+            && body.len() > bytes_max
+            && body.spans() > 1
+        {
+            let request = Bytes::from(body.pieces().concat());
+            match pieces(&request, body.spans(), bytes_max) {
+                Ok(pieces) => left = pieces,
+                Err(_) => return claim.dropped_rest(Reason::Internal),
+            }
+            claim.holds(request.len());
+        }
+        while let Some(body) = left.pop() {
             let (spans, bytes) = (body.spans(), body.len());
             match self.send(&mut claim, body, left.is_empty()).await {
                 Outcome::Taken { rejected } => {
@@ -47,18 +56,22 @@ impl OtlpWay {
                 Outcome::Oversize { .. } if spans == 1 => claim.dropped(1, Reason::TooLarge),
                 // No collector is meant to refuse this for its size: a quota is spent, or the like,
                 // and more and smaller requests would only add to it.
-                Outcome::Oversize { .. } if bytes <= FLOOR_BYTES => {
+                Outcome::Oversize { .. } if bytes <= self.limit(|limit| limit.floor_bytes()) => {
                     return claim.dropped_rest(Reason::Refused);
                 }
                 Outcome::Oversize { encoded, bytes_max } => {
-                    let split = encoded.request().map(|request| {
-                        pieces(&request, spans.div_ceil(2).max(1), bytes_max)
-                    });
-                    match split {
-                        Ok(Ok(smaller)) if smaller.len() > 1 => left.extend(smaller),
+                    let Ok(request) = encoded.request() else {
+                        claim.dropped(spans, Reason::Internal);
+                        continue;
+                    };
+                    drop(encoded);
+                    let rest: usize = left.iter().map(Body::len).sum();
+                    claim.holds(request.len() + rest);
+                    match pieces(&request, spans.div_ceil(2), bytes_max) {
+                        Ok(smaller) if smaller.len() > 1 => left.extend(smaller),
                         // What surrounds the spans is too large by itself.
-                        Ok(Ok(_)) => claim.dropped(spans, Reason::TooLarge),
-                        Ok(Err(_)) | Err(_) => claim.dropped(spans, Reason::Internal),
+                        Ok(_) => claim.dropped(spans, Reason::TooLarge),
+                        Err(_) => claim.dropped(spans, Reason::Internal),
                     }
                 }
             }
@@ -97,7 +110,7 @@ impl OtlpWay {
             drop(permit);
             let error = match sent {
                 Ok(accepted) => {
-                    self.succeeded();
+                    claim.line().waits.succeeded();
                     let rejected = accepted.rejected_spans;
                     if let Some(message) = &accepted.message {
                         let text =
@@ -118,26 +131,24 @@ impl OtlpWay {
                 false => Retry::Never,
             };
             let wait = backoff.wait_after(retry, Instant::now(), fastrand::u64(..));
+            // Some servers say OUT_OF_RANGE, which may be repeated, and mean a limit, which they name.
+            let named = error.limit_bytes().filter(|&limit| limit < bytes);
+            if matches!(error, SendError::Oversize { .. }) || named.is_some() {
+                let next = |limit: &mut SizeLimit| limit.refused(bytes, named, Instant::now());
+                return Outcome::Oversize { encoded, bytes_max: self.limit(next) };
+            }
             match (retry, wait) {
-                (Retry::Never, _) if matches!(error, SendError::Oversize { .. }) => {
-                    let named = error.limit_bytes();
-                    let next = |limit: &mut SizeLimit| {
-                        limit.refused(bytes, named, Instant::now())
-                    };
-                    return Outcome::Oversize { encoded, bytes_max: self.limit(next) };
-                }
                 (Retry::Never, _) => return Outcome::Lost(Reason::Refused),
                 (_, None) => return Outcome::Lost(Reason::RetriesExhausted),
                 (Retry::After(delay), Some(wait)) => {
                     self.throttled(delay);
-                    self.pause(wait, true).await;
+                    tokio::time::sleep(wait).await;
                 }
                 (Retry::Backoff, Some(wait)) => {
-                    self.failed();
-                    self.pause(wait, false).await;
+                    claim.line().waits.pause(wait, self.spread()).await;
                 }
             }
-            permit = self.turn(started.checked_add(self.retry.settings().elapsed_max)).await;
+            permit = self.turn(Some(started + self.elapsed_max())).await;
         }
     }
 }
@@ -151,6 +162,9 @@ fn pieces(
     let parts = split::request(request, spans_max, bytes_max)?;
     Ok(parts.into_iter().rev().map(|part| Body::new(part.pieces, part.spans)).collect())
 }
+
+/// At the end, the time after which a full disk is tried once more.
+const WRITE_SPREAD: Duration = Duration::from_millis(100);
 
 impl LinesWay {
     pub(crate) async fn deliver(&self, mut claim: Claim, body: Body) {
@@ -178,7 +192,7 @@ impl LinesWay {
                 _ => Retry::Never,
             };
             match backoff.wait_after(retry, Instant::now(), fastrand::u64(..)) {
-                Some(wait) => tokio::time::sleep(wait).await,
+                Some(wait) => claim.line().waits.pause(wait, WRITE_SPREAD).await,
                 None => return claim.dropped(spans, Reason::WriteFailed),
             }
         }

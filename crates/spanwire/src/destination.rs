@@ -39,8 +39,8 @@ pub enum Destination {
     Otlp(Box<Otlp>),
     /// Standard output, each trace as a tree to be read by people.
     Console,
-    /// OTLP JSON lines (`docs/specification` of "OpenTelemetry Protocol File Exporter"), one
-    /// request a line.
+    /// OTLP JSON lines, one request a line (`specification/protocol/file-exporter.md`,
+    /// opentelemetry-specification v1.60).
     JsonLines(Output),
 }
 
@@ -270,15 +270,17 @@ impl fmt::Display for Endpoint {
             Some(at) => url.split_at(at + "://".len()),
             None => ("", url),
         };
-        let (rest, query) = match rest.find(['?', '#']) {
-            Some(at) => (&rest[..at], "?(hidden)"),
-            None => (rest, ""),
+        let end = |of: &str, marks: &[char]| of.find(marks).unwrap_or(of.len());
+        let authority = &rest[..end(rest, &['/', '?', '#'])];
+        let (hidden, rest) = match (authority.rfind('@'), rest.contains('@')) {
+            (Some(at), _) => ("(hidden)", &rest[at..]),
+            // A password with a slash or a question mark that it should not have, perhaps.
+            (None, true) => return write!(f, "{start}(hidden)"),
+            (None, false) => ("", rest),
         };
-        let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
-        match authority.rfind('@') {
-            Some(at) => write!(f, "{start}(hidden){}{query}", &rest[at..]),
-            None => write!(f, "{start}{rest}{query}"),
-        }
+        let shown = &rest[..end(rest, &['?', '#'])];
+        let query = if shown.len() < rest.len() { "?(hidden)" } else { "" };
+        write!(f, "{start}{hidden}{shown}{query}")
     }
 }
 

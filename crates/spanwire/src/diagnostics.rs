@@ -66,7 +66,8 @@ impl Diagnostics {
 
     /// Calls `function` with each message, whatever its severity.
     ///
-    /// It runs on the exporter's thread, so it must neither block nor wait for this client: hand the
+    /// It runs on the exporter's thread, and for warnings about settings on the one that builds the
+    /// client, so it must neither block nor wait for this client: hand the
     /// message on to a logger. A panic in it is caught.
     #[must_use]
     pub fn to(function: impl Fn(&Diagnostic) + Send + Sync + 'static) -> Self {
@@ -78,12 +79,12 @@ impl Diagnostics {
     }
 
     /// Says `message`, unless nobody wants it or the like was said less than a minute before `now`.
-    /// It is only put together where it is said.
-    pub(crate) fn say(&self, kind: Kind, now: Instant, message: impl FnOnce() -> String) {
+    /// It is only put together where it is said. Returns whether there is nothing left to say.
+    pub(crate) fn say(&self, kind: Kind, now: Instant, message: impl FnOnce() -> String) -> bool {
         if !self.wants(kind.severity()) {
-            return;
+            return true;
         }
-        let Some(repeats) = self.limiter().admit(kind, now) else { return };
+        let Some(repeats) = self.limiter().admit(kind, now) else { return false };
         let diagnostic = Diagnostic { kind, message: message(), repeats };
         match &self.sink {
             Sink::Off => {}
@@ -106,6 +107,7 @@ impl Diagnostics {
                 let _panicked = catch_unwind(AssertUnwindSafe(|| function(&diagnostic)));
             }
         }
+        true
     }
 
     /// Says each warning about the settings and, at [`Severity::Debug`], which are in effect.
@@ -213,7 +215,7 @@ pub enum Kind {
 
 impl Kind {
     /// Each kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: &'static [Self] = &[
         Self::Setting,
         Self::Settings,
         Self::ExportFailed,
@@ -388,7 +390,7 @@ mod tests {
     #[test]
     fn what_nobody_wants_is_not_even_put_together() {
         let wants = |diagnostics: Diagnostics| {
-            Kind::ALL.map(|kind| {
+            let wanted = Kind::ALL.iter().map(|&kind| {
                 let mut asked = false;
                 if !diagnostics.wants(kind.severity()) {
                     diagnostics.say(kind, Instant::now(), || {
@@ -398,7 +400,8 @@ mod tests {
                     assert!(!asked, "{kind:?}");
                 }
                 diagnostics.wants(kind.severity())
-            })
+            });
+            wanted.collect::<Vec<_>>()
         };
         assert_eq!(wants(Diagnostics::off()), [false; 7]);
         assert_eq!(wants(Diagnostics::to(|_| {})), [true; 7]);

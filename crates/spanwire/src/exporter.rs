@@ -2,6 +2,7 @@
 //! destination.
 
 use std::collections::HashMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -76,8 +77,11 @@ impl Accounts {
     pub(crate) fn stats(&self) -> Vec<Stats> {
         if self.provider.is_inherited() {
             // What is there is a copy that somebody may have been in the middle of.
-            let name = |line: &Arc<Line>| Stats { destination: line.name.clone(), ..Stats::default() };
-            return self.lines.iter().map(name).chain([Stats::default()]).collect();
+            let empty = |name: &str| Stats { destination: name.into(), ..Stats::default() };
+            return match &*self.lines {
+                [] => vec![empty("none")],
+                lines => lines.iter().map(|line| empty(&line.name)).collect(),
+            };
         }
         // What left is read before what came: nothing seems to have come from nowhere.
         let of = |name: &str, account: &Account| {
@@ -105,14 +109,18 @@ pub(crate) struct Exporter {
 #[derive(Default)]
 pub(crate) struct State {
     tasks: JoinSet<()>,
-    /// The batches that tasks are about, by number.
-    batches_of: HashMap<Id, u64>,
+    /// The number of the batch that each task is about.
+    batch_of: HashMap<Id, u64>,
+    /// Batches that tasks are about, by number, with how many.
+    open: BTreeMap<u64, usize>,
     batches: u64,
     /// Memory of what is gathered and not yet a batch.
     gathered_bytes: usize,
     flushes: Vec<Flush>,
     /// Spans dropped for each destination, as last told to people.
     told: Vec<u64>,
+    /// Whether what there is now is the last.
+    closing: bool,
 }
 
 impl Exporter {
@@ -123,11 +131,21 @@ impl Exporter {
                 return;
             }
             self.accounts.shared.intake.restarted();
+            self.write_off();
             self.diagnostics.say(Kind::Restarted, std::time::Instant::now(), || {
                 "the exporter panicked and was started again".into()
             });
             tokio::time::sleep(RESTART_PAUSE).await;
         }
+    }
+
+    /// Counts what a panic has taken along: gathered, as was noted, and not in the batcher.
+    fn write_off(&mut self) {
+        let intake = &self.accounts.shared.intake;
+        let lost = intake.gathered_spans().saturating_sub(self.batcher.spans());
+        intake.dropped(lost, Reason::Internal);
+        intake.handed_on(lost);
+        self.state.gathered_bytes = self.batcher.held_bytes();
     }
 
     async fn work(&mut self, commands: &mut mpsc::Receiver<Command>) {
@@ -137,6 +155,7 @@ impl Exporter {
         let shared = Arc::clone(&self.accounts.shared);
         loop {
             let flush_deadline = self.flush_deadline();
+            let held_back_until = self.held_back_until();
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Flush { deadline, reply }) => self.flush(deadline, reply),
@@ -149,6 +168,7 @@ impl Exporter {
                 () = shared.wake.notified() => self.fill(),
                 _ = tick.tick() => self.collect(),
                 Some(joined) = self.state.tasks.join_next_with_id() => self.settle(joined),
+                () = sleep_until(held_back_until) => self.fill(),
                 () = sleep_until(flush_deadline) => {}
             }
             self.answer_flushes();
@@ -157,23 +177,49 @@ impl Exporter {
 
     /// Takes what waits in the queue, as far as there is memory for requests.
     fn fill(&mut self) {
-        while self.has_room() {
+        // Those that are pushed meanwhile have a round of their own, after commands and answers.
+        for _ in 0..self.accounts.shared.queue.len() {
+            if !self.has_room() {
+                break;
+            }
             let Some(queued) = self.accounts.shared.pop() else { return };
             self.take(queued);
         }
-        // Memory is the limit now: what is gathered cannot grow any more, so it goes.
-        self.send_gathered();
+        if !self.has_room() {
+            // Memory is the limit now: what is gathered cannot grow any more, so it goes.
+            self.send_gathered();
+        } else if !self.accounts.shared.queue.is_empty() {
+            self.accounts.shared.wake.notify_one();
+        }
     }
 
-    /// A destination that is full holds the others back, until it is stuck; what comes then is lost
-    /// for it alone. With every one of them full, spans wait in the queue.
+    /// Whether one more chunk may be taken from the queue. A destination that is full holds the
+    /// others back for a while; after that, what comes is lost for it alone.
     fn has_room(&self) -> bool {
         let (lines, gathered) = (&self.accounts.lines, self.state.gathered_bytes);
-        let mut full = lines.iter().filter(|line| line.is_full(gathered)).peekable();
-        let any_full = full.peek().is_some();
-        let all_stuck = full.all(|line| line.is_stuck());
-        let free = lines.iter().any(|line| !line.is_full(gathered));
-        gathered < self.in_flight_bytes_max && (!any_full || (all_stuck && free))
+        let mut room = lines.is_empty();
+        for line in lines.iter() {
+            if !line.is_full(gathered) {
+                room = true;
+            } else if self.holds_back(line) {
+                return false;
+            }
+        }
+        room && gathered < self.in_flight_bytes_max
+    }
+
+    /// Whether the others wait for this one, which is full.
+    fn holds_back(&self, line: &Line) -> bool {
+        let alone = self.accounts.lines.len() == 1;
+        alone || !(line.is_stuck(Instant::now().into_std()) || self.accounts.shared.is_crowded())
+    }
+
+    /// When the first of those that hold the others back will count as stuck.
+    fn held_back_until(&self) -> Option<Instant> {
+        let lines = self.accounts.lines.iter();
+        let full = lines.filter(|line| line.is_full(self.state.gathered_bytes));
+        let holding = full.filter(|line| self.accounts.lines.len() > 1 && self.holds_back(line));
+        holding.filter_map(|line| line.stuck_at()).min().map(Instant::from_std)
     }
 
     /// Takes what is finished anywhere and sends it, as far as its time has come.
@@ -182,7 +228,7 @@ impl Exporter {
             self.sweep();
         }
         self.fill();
-        self.tell_of_losses();
+        self.tell_of_losses(false);
         match self.strategy {
             Strategy::SizeFirst => {}
             // Each tick is one age apart, so that everything gathered is that old at the next one.
@@ -198,24 +244,28 @@ impl Exporter {
 
     fn take(&mut self, queued: Queued) {
         if let Some(slice) = queued.chunk.take() {
+            self.accounts.shared.intake.gathered(slice.slice.spans);
             self.add(slice);
         }
     }
 
     fn sweep(&mut self) -> HandOvers {
         let mut taken: Vec<TracedSlice> = Vec::new();
-        let missed = self.accounts.provider.sweep(|slice| taken.push(slice));
+        let intake = &self.accounts.shared.intake;
+        let missed = self.accounts.provider.sweep(|slice| {
+            intake.gathered(slice.slice.spans);
+            taken.push(slice);
+        });
         for mut slice in taken {
             // The chunk goes on being filled: its memory is its thread's share. The bytes themselves
-            // and what a request of few spans takes beside them are what is held here.
-            slice.slice.held_bytes = slice.slice.bytes.len() + SWEPT_OVERHEAD;
+            // are what is held here.
+            slice.slice.held_bytes = slice.slice.bytes.len();
             self.add(slice);
         }
         missed
     }
 
     fn add(&mut self, slice: TracedSlice) {
-        self.accounts.shared.intake.gathered(slice.slice.spans);
         self.state.gathered_bytes += slice.slice.held_bytes;
         let batches: Vec<_> = self.batcher.push(slice.into(), Instant::now().into_std()).collect();
         for batch in batches {
@@ -226,20 +276,21 @@ impl Exporter {
     /// Hands a batch to every destination.
     fn send(&mut self, batch: Batch<Item>) {
         let spans = batch.spans;
-        let bytes = batch.items.iter().map(Weigh::held_bytes).sum();
+        let bytes: usize = batch.items.iter().map(Weigh::held_bytes).sum();
         let body = Body::new(item::request(&self.resource, batch.items), spans);
         self.state.batches += 1;
         let Accounts { shared, lines, .. } = &self.accounts;
         for line in lines.iter() {
-            let pass_over = lines.len() > 1 && line.is_stuck() && line.is_full(bytes);
-            let mut claim = Claim::new(Arc::clone(line), spans, bytes);
+            let pass_over = line.is_full(bytes) && !self.holds_back(line) && !self.state.closing;
+            let mut claim = Claim::new(Arc::clone(line), spans, bytes + REQUEST_OVERHEAD);
             if pass_over {
                 claim.dropped_rest(Reason::QueueFull);
                 continue;
             }
             let task = Arc::clone(line).deliver(claim, body.clone());
             let task = self.state.tasks.spawn(task);
-            self.state.batches_of.insert(task.id(), self.state.batches);
+            self.state.batch_of.insert(task.id(), self.state.batches);
+            *self.state.open.entry(self.state.batches).or_default() += 1;
         }
         if lines.is_empty() {
             shared.intake.dropped(spans, Reason::NoDestination);
@@ -251,23 +302,36 @@ impl Exporter {
     /// A task is over; what it was about has been accounted for, even if it panicked.
     fn settle(&mut self, joined: Result<(Id, ()), JoinError>) {
         let id = joined.map_or_else(|error| error.id(), |(id, ())| id);
-        self.state.batches_of.remove(&id);
+        let Some(batch) = self.state.batch_of.remove(&id) else { return };
+        if let Entry::Occupied(mut tasks) = self.state.open.entry(batch) {
+            *tasks.get_mut() -= 1;
+            if *tasks.get() == 0 {
+                tasks.remove();
+            }
+        }
     }
 
-    /// Says how many spans were lost since it last did, if any.
-    fn tell_of_losses(&mut self) {
-        let stats = self.accounts.stats();
-        self.state.told.resize(stats.len(), 0);
-        for (stats, told) in stats.iter().zip(&mut self.state.told) {
+    /// Says how many spans were lost since it last did, if any; the `last` time whatever was said
+    /// just before.
+    fn tell_of_losses(&mut self, last: bool) {
+        let Self { accounts, state, .. } = self;
+        state.told.resize(accounts.lines.len(), 0);
+        let stats = accounts.stats();
+        for ((line, stats), told) in accounts.lines.iter().zip(&stats).zip(&mut state.told) {
             let dropped = stats.dropped.total();
-            if dropped > *told {
-                self.diagnostics.say(Kind::Dropped, std::time::Instant::now(), || {
-                    let reasons = stats.dropped.iter();
-                    let reasons: Vec<_> =
-                        reasons.map(|(reason, spans)| format!("{} {spans}", reason.name())).collect();
-                    let Stats { destination, .. } = stats;
-                    format!("{destination}: {dropped} spans lost so far: {}", reasons.join(", "))
-                });
+            if dropped == *told {
+                continue;
+            }
+            let message = || {
+                let reasons = stats.dropped.iter();
+                let reasons: Vec<_> =
+                    reasons.map(|(reason, spans)| format!("{} {spans}", reason.name())).collect();
+                format!("{}: {dropped} spans lost so far: {}", line.name, reasons.join(", "))
+            };
+            // A copy has said nothing yet.
+            let unheard = last.then(|| line.diagnostics.clone());
+            let diagnostics = unheard.as_ref().unwrap_or(&line.diagnostics);
+            if diagnostics.say(Kind::Dropped, std::time::Instant::now(), message) {
                 *told = dropped;
             }
         }
@@ -280,7 +344,8 @@ impl Exporter {
     /// which comes next. Returns those that were in between.
     fn collect_all(&mut self) -> HandOvers {
         let missed = self.sweep();
-        while let Some(queued) = self.accounts.shared.pop() {
+        for _ in 0..self.accounts.shared.queue.len() {
+            let Some(queued) = self.accounts.shared.pop() else { break };
             self.take(queued);
         }
         self.send_gathered();
@@ -297,10 +362,9 @@ impl Exporter {
         let flushes = self.state.flushes.iter();
         flushes
             .map(|flush| match flush.stage {
-                Stage::Queued(_) | Stage::Batches(_) => flush.deadline,
-                Stage::New | Stage::HandOvers(_) => {
-                    flush.deadline.min(Instant::now() + HAND_OVER_PAUSE)
-                }
+                // Room for requests wakes the exporter by itself.
+                Stage::New | Stage::Queued(_) | Stage::Batches(_) => flush.deadline,
+                Stage::HandOvers(_) => flush.deadline.min(Instant::now() + HAND_OVER_PAUSE),
             })
             .min()
     }
@@ -328,6 +392,8 @@ impl Exporter {
     fn advance(&mut self, mut stage: Stage) -> Stage {
         loop {
             stage = match stage {
+                // As many flushes as there may be, requests stay within their memory.
+                Stage::New if !self.has_room() => return stage,
                 Stage::New => Stage::HandOvers(self.sweep()),
                 Stage::HandOvers(missed) if missed.is_empty() => {
                     Stage::Queued(self.accounts.shared.queue.stats().pushed)
@@ -359,7 +425,7 @@ impl Exporter {
     }
 
     fn oldest_batch(&self) -> Option<u64> {
-        self.state.batches_of.values().copied().min()
+        self.state.open.first_key_value().map(|(&batch, _)| batch)
     }
 
     async fn shut_down(
@@ -369,12 +435,13 @@ impl Exporter {
         reply: Reply,
     ) {
         let before = self.accounts.stats();
+        self.state.closing = true;
         // What ended before the call first; then nothing more is recorded, and what ended meanwhile.
         self.collect_all();
         self.accounts.provider.close();
         self.collect_all();
         self.accounts.shared.queue.close();
-        self.accounts.lines.iter().for_each(|line| line.hurry());
+        self.accounts.lines.iter().for_each(|line| line.waits.hurry());
         let complete = loop {
             // Closed, the queue still takes what was being pushed; threads it refused keep theirs.
             let more = !self.collect_all().is_empty() || !self.accounts.shared.queue.is_finished();
@@ -404,7 +471,16 @@ impl Exporter {
             self.accounts.shared.intake.dropped(queued.chunk.chunk.discard(), Reason::Shutdown);
         }
         self.accounts.provider.abandon();
+        self.tell_of_losses(true);
+        // Whoever asks from now on learns that there is nobody; those who came too late for an answer
+        // of their own have this one.
+        commands.close();
         let after = self.accounts.stats();
+        while let Ok(Command::Flush { reply: late, .. } | Command::Shutdown { reply: late, .. }) =
+            commands.try_recv()
+        {
+            late(Report::between(&before, &after, complete));
+        }
         for flush in self.state.flushes.drain(..) {
             (flush.reply)(Report::between(&flush.before, &after, complete));
         }
@@ -412,8 +488,8 @@ impl Exporter {
     }
 }
 
-/// Memory a small request takes beside its spans' bytes: a task, headers, a frame.
-const SWEPT_OVERHEAD: usize = 4 << 10;
+/// Memory a request takes beside its spans' bytes: a task, headers, a frame.
+const REQUEST_OVERHEAD: usize = 4 << 10;
 
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {

@@ -13,7 +13,9 @@
 //! - Each span started and sampled is in exactly one place, and [`Client::stats`] says where:
 //!   `started = exported + rejected + dropped(reason) + pending`.
 //! - Memory for spans is bounded by [`BatchConfig::memory_bytes_max`], whatever the collector does.
-//! - Flush and shutdown return by their deadline, from anywhere, and report what was delivered.
+//! - Flush and shutdown return by their deadline, from anywhere, and report what was delivered. For
+//!   as long as a callback of yours ([`RetryIf`], [`Diagnostics::to`]) blocks the exporter's thread, the
+//!   blocking forms return a second after it, and the async ones with it.
 //! - The application's runtime is never used, and none is needed.
 //!
 //! # Example
@@ -53,6 +55,7 @@ mod lines;
 mod shared;
 mod size;
 mod stats;
+mod waits;
 mod way;
 
 pub use builder::Builder;
@@ -70,7 +73,5 @@ pub use spanwire_tracer::{
     Baggage, Context, ContextGuard, InContext, Sampler, Span, SpanBuilder, Tracer, propagation,
     sampler,
 };
-pub use spanwire_transport::{
-    Compression, Pem, Protocol, Proxy, Retry, RetrySettings, SendError,
-};
+pub use spanwire_transport::{Compression, Pem, Protocol, Proxy, Retry, RetrySettings, SendError};
 pub use stats::{Dropped, Pending, Reason, Stats};

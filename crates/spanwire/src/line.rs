@@ -1,7 +1,7 @@
 //! One destination: its share of the memory, its account, and the tasks that serve it.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use spanwire_transport::Body;
@@ -9,6 +9,7 @@ use spanwire_transport::Body;
 use crate::diagnostics::{Diagnostics, Kind};
 use crate::shared::Shared;
 use crate::stats::{Account, Reason};
+use crate::waits::Waits;
 use crate::way::Way;
 
 /// A destination as the exporter and the tasks see it.
@@ -16,6 +17,7 @@ pub(crate) struct Line {
     pub(crate) name: String,
     pub(crate) account: Account,
     pub(crate) way: Way,
+    pub(crate) waits: Waits,
     pub(crate) diagnostics: Diagnostics,
     shared: Arc<Shared>,
     /// Memory that its batches hold, in bytes.
@@ -26,8 +28,8 @@ pub(crate) struct Line {
     started: Instant,
 }
 
-/// A full destination that has taken nothing for so long no longer holds up the others.
-const STUCK_AFTER: Duration = Duration::from_secs(2);
+/// A full destination that has settled nothing for so long no longer holds up the others.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 impl Line {
     pub(crate) fn new(
@@ -41,6 +43,7 @@ impl Line {
             name,
             account: Account::default(),
             way,
+            waits: Waits::default(),
             diagnostics,
             shared,
             held_bytes: AtomicUsize::new(0),
@@ -55,11 +58,15 @@ impl Line {
         self.held_bytes.load(Ordering::Relaxed) + more >= self.held_bytes_max
     }
 
-    /// Whether it holds batches and has taken none for a while.
-    pub(crate) fn is_stuck(&self) -> bool {
+    /// When it will have settled nothing for so long that it counts as stuck. None where it holds
+    /// nothing.
+    pub(crate) fn stuck_at(&self) -> Option<Instant> {
         let moved = Duration::from_millis(self.moved_ms.load(Ordering::Relaxed));
-        self.held_bytes.load(Ordering::Relaxed) > 0
-            && self.started.elapsed().saturating_sub(moved) > STUCK_AFTER
+        (self.held_bytes.load(Ordering::Relaxed) > 0).then(|| self.started + moved + STUCK_AFTER)
+    }
+
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
+        self.stuck_at().is_some_and(|at| at <= now)
     }
 
     fn moved(&self) {
@@ -72,14 +79,6 @@ impl Line {
         match &self.way {
             Way::Otlp(way) => way.deliver(claim, body).await,
             Way::Lines(way) => way.deliver(claim, body).await,
-        }
-    }
-
-    /// No later chance will come: what waits to be sent again is sent now.
-    pub(crate) fn hurry(&self) {
-        match &self.way {
-            Way::Otlp(way) => way.hurry(),
-            Way::Lines(_) => {}
         }
     }
 
@@ -113,13 +112,15 @@ impl Claim {
         &self.line
     }
 
-    /// The spans' own memory is free again, and so many bytes stand for it.
+    /// So many bytes stand for the spans now: their own memory is free again, or what was
+    /// compressed had to be opened.
     pub(crate) fn holds(&mut self, bytes: usize) {
+        self.line.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.line.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         if bytes < self.bytes {
-            self.line.held_bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
-            self.bytes = bytes;
             self.line.shared.room_made();
         }
+        self.bytes = bytes;
     }
 
     /// So many of them were taken, all but `rejected` for good.
@@ -132,6 +133,11 @@ impl Claim {
     pub(crate) fn dropped(&mut self, spans: usize, reason: Reason) {
         self.spans -= spans;
         self.line.account.dropped(spans, reason);
+        match reason {
+            // An answer too.
+            Reason::Refused | Reason::TooLarge => self.line.moved(),
+            _ => {}
+        }
     }
 
     /// All that are left.

@@ -100,6 +100,15 @@ impl Shared {
         }
     }
 
+    /// Whether the queue is so full that spans are soon lost for every destination. Threads that wait
+    /// lose none.
+    pub(crate) fn is_crowded(&self) -> bool {
+        match self.overflow {
+            Overflow::DropNewest | Overflow::DropOldest => self.queue.fill() > 0.5,
+            Overflow::Block { .. } => false,
+        }
+    }
+
     /// The oldest chunk that waits.
     pub(crate) fn pop(&self) -> Option<Queued> {
         let queued = self.queue.pop()?;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct SizeLimit {
     bytes_max: usize,
+    floor_bytes: usize,
     refused: Option<Refused>,
 }
 
@@ -25,13 +26,15 @@ struct Refused {
 /// After so long without a refusal, larger requests are tried again.
 const RELEARN_AFTER: Duration = Duration::from_secs(600);
 
-/// Requests no larger than this are refused for another reason than their size.
-pub(crate) const FLOOR_BYTES: usize = 64 << 10;
-
 impl SizeLimit {
-    /// Starts with what the configuration allows, in bytes.
-    pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, refused: None }
+    /// Starts with what the configuration allows, in bytes. Requests of no more than `floor_bytes`
+    /// are refused for another reason than their size.
+    pub(crate) fn new(bytes_max: usize, floor_bytes: usize) -> Self {
+        Self { bytes_max, floor_bytes, refused: None }
+    }
+
+    pub(crate) fn floor_bytes(&self) -> usize {
+        self.floor_bytes
     }
 
     /// The largest request to send at `now`, in bytes.
@@ -55,9 +58,10 @@ impl SizeLimit {
     /// gave. Returns the size to try next.
     pub(crate) fn refused(&mut self, bytes: usize, named: Option<usize>, now: Instant) -> usize {
         let half = (bytes / 2).max(1);
-        let passes = named.filter(|named| (FLOOR_BYTES..bytes).contains(named)).unwrap_or(half);
+        let passes =
+            named.filter(|named| (self.floor_bytes..bytes).contains(named)).unwrap_or(half);
         let known = self.refused.as_ref().map_or(usize::MAX, |refused| refused.passes);
-        if passes >= FLOOR_BYTES {
+        if passes >= self.floor_bytes {
             self.refused = Some(Refused { passes: passes.min(known), confirmed: false, at: now });
         }
         passes
@@ -68,7 +72,7 @@ impl SizeLimit {
         match &mut self.refused {
             // It was not the size after all.
             Some(refused) if bytes > refused.passes => self.refused = None,
-            Some(refused) if bytes >= FLOOR_BYTES / 2 => refused.confirmed = true,
+            Some(refused) if bytes >= self.floor_bytes / 2 => refused.confirmed = true,
             _ => {}
         }
     }
@@ -83,7 +87,7 @@ mod tests {
     #[test]
     fn a_refusal_alone_does_not_lower_the_limit() {
         let now = Instant::now();
-        let mut limit = SizeLimit::new(4 * MIB);
+        let mut limit = SizeLimit::new(4 * MIB, 64 << 10);
         assert_eq!(limit.refused(4 * MIB, None, now), 2 * MIB);
         assert_eq!(limit.bytes_max(now), 4 * MIB);
     }
@@ -91,7 +95,7 @@ mod tests {
     #[test]
     fn what_passes_after_a_refusal_becomes_the_limit() {
         let now = Instant::now();
-        let mut limit = SizeLimit::new(4 * MIB);
+        let mut limit = SizeLimit::new(4 * MIB, 64 << 10);
         limit.refused(4 * MIB, None, now);
         assert_eq!(limit.refused(2 * MIB, None, now), MIB);
         limit.accepted(MIB - 100);
@@ -101,7 +105,7 @@ mod tests {
     #[test]
     fn a_quota_that_is_there_again_teaches_nothing() {
         let now = Instant::now();
-        let mut limit = SizeLimit::new(4 * MIB);
+        let mut limit = SizeLimit::new(4 * MIB, 64 << 10);
         limit.refused(4 * MIB, None, now);
         limit.accepted(100);
         assert_eq!(limit.bytes_max(now), 4 * MIB, "a tiny request says nothing");
@@ -113,7 +117,7 @@ mod tests {
     #[test]
     fn a_limit_that_the_collector_names_is_believed_if_it_can_be_one() {
         let now = Instant::now();
-        let mut limit = SizeLimit::new(4 * MIB);
+        let mut limit = SizeLimit::new(4 * MIB, 64 << 10);
         assert_eq!(limit.refused(4 * MIB, Some(3 * MIB), now), 3 * MIB);
         assert_eq!(limit.refused(3 * MIB, Some(5 * MIB), now), 3 * MIB / 2);
         assert_eq!(limit.refused(MIB, Some(1), now), MIB / 2);
@@ -122,7 +126,7 @@ mod tests {
     #[test]
     fn the_limit_grows_back_when_nothing_is_refused_any_more() {
         let start = Instant::now();
-        let mut limit = SizeLimit::new(4 * MIB);
+        let mut limit = SizeLimit::new(4 * MIB, 64 << 10);
         limit.refused(4 * MIB, Some(MIB), start);
         limit.accepted(MIB);
         let after = |times| start + RELEARN_AFTER * times;

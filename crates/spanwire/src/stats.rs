@@ -30,7 +30,7 @@ pub enum Reason {
 
 impl Reason {
     /// Each reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: &'static [Self] = &[
         Self::QueueFull,
         Self::Memory,
         Self::Shutdown,
@@ -89,7 +89,7 @@ impl Dropped {
 
     /// The reasons there were, with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> {
-        Reason::ALL.into_iter().zip(self.0).filter(|&(_, spans)| spans > 0)
+        Reason::ALL.iter().copied().zip(self.0).filter(|&(_, spans)| spans > 0)
     }
 }
 
@@ -118,9 +118,23 @@ impl Pending {
 ///
 /// `started = exported + rejected + dropped + pending` holds whenever nothing moves, and
 /// [`is_balanced`](Self::is_balanced) says so.
+///
+/// ```
+/// use std::time::Duration;
+/// use spanwire::{Client, Config, Reason};
+///
+/// let client = Client::new(Config { destinations: Vec::new(), ..Config::default() })?;
+/// client.tracer("shop").start("checkout").end();
+/// assert!(client.shutdown_blocking(Duration::from_secs(5)).complete);
+/// let stats = client.stats();
+/// assert!(stats.is_balanced());
+/// assert_eq!(stats.dropped.by(Reason::NoDestination), 1);
+/// # Ok::<(), spanwire::BuildError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Where they go: a URL without its query, `stdout`, or a file's path.
+    /// Where they go: `otlp to` and the URL without what may be secret, `console`, `otlp/stdout`,
+    /// `file:` and a path, or `none`.
     pub destination: String,
     /// Started and sampled.
     pub started: u64,
@@ -182,6 +196,10 @@ impl Intake {
     /// Out of a chunk, into the batch being gathered.
     pub(crate) fn gathered(&self, spans: usize) {
         add(&self.gathered, spans as u64);
+    }
+
+    pub(crate) fn gathered_spans(&self) -> usize {
+        usize::try_from(self.gathered.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
     /// Out of that batch, into the accounts of all destinations, which have counted them by now.

@@ -578,3 +578,18 @@ fn what_is_secret_is_shown_nowhere() {
     assert_eq!(names, "x-key: (hidden), authorization: (hidden)");
     assert_eq!(value(&explanation, "otlp.endpoints"), "http://h:4318/?(hidden)");
 }
+
+#[test]
+fn what_may_be_a_password_in_an_endpoint_is_never_shown() {
+    for (url, shown) in [
+        ("http://user:pass@h:4318/a", "http://(hidden)@h:4318/a"),
+        ("http://user:pa/ss@h:4318", "http://(hidden)"),
+        ("http://user:pa?ss@h:4318", "http://(hidden)"),
+        ("http://user:pa#ss@h:4318", "http://(hidden)"),
+        ("http://h:4318/a?key=a@pass", "http://(hidden)"),
+        ("http://h:4318/a?key=pass", "http://h:4318/a?(hidden)"),
+        ("http://h:4318/a", "http://h:4318/a"),
+    ] {
+        assert_eq!(Endpoint::from(url).to_string(), shown);
+    }
+}

@@ -25,60 +25,102 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case { name: "a_client_dropped_at_the_end_of_main_delivers_everything", run: drop_in_main, judge: |child, collector| {
-        assert_eq!(wait(child), Some(0));
-        assert_eq!(collector.spans(), 1_000);
-    } },
     // Faults 130.
-    Case { name: "an_exit_without_shutdown_neither_hangs_nor_crashes", run: exit, judge: |child, collector| {
-        assert_eq!(wait(child), Some(7));
-        assert!(collector.spans() <= 1_000);
-    } },
+    Case {
+        name: "a_client_dropped_at_the_end_of_main_delivers_everything",
+        run: drop_in_main,
+        judge: |child, collector| {
+            assert_eq!(wait(child), Some(0));
+            assert_eq!(collector.spans(), 1_000);
+        },
+    },
     // Faults 130.
-    Case { name: "an_abort_does_not_hang", run: abort, judge: |child, _| assert_eq!(wait(child), None) },
+    Case {
+        name: "an_exit_without_shutdown_neither_hangs_nor_crashes",
+        run: exit,
+        judge: |child, collector| {
+            assert_eq!(wait(child), Some(7));
+            assert!(collector.spans() <= 1_000);
+        },
+    },
     // Faults 130.
-    Case { name: "a_client_in_a_static_is_left_alone_when_main_returns", run: in_a_static, judge: |child, collector| {
-        assert_eq!(wait(child), Some(0));
-        assert!(collector.spans() <= 1_000);
-    } },
+    Case {
+        name: "an_abort_does_not_hang",
+        run: abort,
+        judge: |child, _| assert_eq!(wait(child), None),
+    },
+    // Faults 130.
+    Case {
+        name: "a_client_in_a_static_is_left_alone_when_main_returns",
+        run: in_a_static,
+        judge: |child, collector| {
+            assert_eq!(wait(child), Some(0));
+            assert!(collector.spans() <= 1_000);
+        },
+    },
     // Faults 135.
-    Case { name: "spans_and_clients_in_thread_locals_end_without_a_crash", run: in_thread_locals, judge: |child, collector| {
-        assert_eq!(wait(child), Some(0));
-        assert_eq!(collector.spans(), 2);
-    } },
+    Case {
+        name: "spans_and_clients_in_thread_locals_end_without_a_crash",
+        run: in_thread_locals,
+        judge: |child, collector| {
+            assert_eq!(wait(child), Some(0));
+            assert_eq!(collector.spans(), 2);
+        },
+    },
     // Faults 131.
-    Case { name: "a_flush_from_a_panic_hook_delivers_what_ended_before", run: in_a_panic_hook, judge: |child, collector| {
-        assert_eq!(wait(child), Some(101));
-        assert_eq!(collector.spans(), 1_000);
-    } },
+    Case {
+        name: "a_flush_from_a_panic_hook_delivers_what_ended_before",
+        run: in_a_panic_hook,
+        judge: |child, collector| {
+            assert_eq!(wait(child), Some(101));
+            assert_eq!(collector.spans(), 1_000);
+        },
+    },
     // Faults 133.
-    Case { name: "a_fork_sends_nothing_of_its_parent_s_and_may_have_a_client_of_its_own", run: fork, judge: |child, collector| {
-        assert_eq!(wait(child), Some(0));
-        assert_eq!((collector.named("parent"), collector.named("child")), (1_000, 10));
-        assert_eq!(collector.spans(), 1_010, "each once, and nothing of the inherited client's");
-        assert_eq!(collector.ids(), 1_010, "no id twice");
-    } },
+    Case {
+        name: "a_fork_sends_nothing_of_its_parent_s_and_may_have_a_client_of_its_own",
+        run: fork,
+        judge: |child, collector| {
+            assert_eq!(wait(child), Some(0));
+            assert_eq!((collector.named("parent"), collector.named("child")), (1_000, 10));
+            assert_eq!(
+                collector.spans(),
+                1_010,
+                "each once, and nothing of the inherited client's"
+            );
+            assert_eq!(collector.ids(), 1_010, "no id twice");
+        },
+    },
     // Faults 136.
-    Case { name: "a_process_stopped_for_a_while_goes_on_and_loses_nothing", run: until_told, judge: |mut child, collector| {
-        let signal = |name: &str| {
-            let status = Command::new("kill").arg(name).arg(child.id().to_string()).status();
-            assert!(status.expect("kill is there").success());
-        };
-        collector.wait_for(1);
-        signal("-STOP");
-        std::thread::sleep(Duration::from_secs(2));
-        signal("-CONT");
-        drop(child.stdin.take());
-        let recorded = BufReader::new(child.stdout.take().expect("piped")).lines().next();
-        let recorded: usize = recorded.expect("a line").expect("UTF-8").parse().expect("a number");
-        assert_eq!(wait(child), Some(0));
-        assert_eq!(collector.spans(), recorded);
-    } },
+    Case {
+        name: "a_process_stopped_for_a_while_goes_on_and_loses_nothing",
+        run: until_told,
+        judge: |mut child, collector| {
+            let signal = |name: &str| {
+                let status = Command::new("kill").arg(name).arg(child.id().to_string()).status();
+                assert!(status.expect("kill is there").success());
+            };
+            collector.wait_for(1);
+            signal("-STOP");
+            std::thread::sleep(Duration::from_secs(2));
+            signal("-CONT");
+            drop(child.stdin.take());
+            let recorded = BufReader::new(child.stdout.take().expect("piped")).lines().next();
+            let recorded: usize =
+                recorded.expect("a line").expect("UTF-8").parse().expect("a number");
+            assert_eq!(wait(child), Some(0));
+            assert_eq!(collector.spans(), recorded);
+        },
+    },
     // Faults 140.
-    Case { name: "a_disabled_client_starts_no_thread_and_opens_no_socket", run: disabled, judge: |child, collector| {
-        assert_eq!(wait(child), Some(0));
-        assert_eq!(collector.spans(), 0);
-    } },
+    Case {
+        name: "a_disabled_client_starts_no_thread_and_opens_no_socket",
+        run: disabled,
+        judge: |child, collector| {
+            assert_eq!(wait(child), Some(0));
+            assert_eq!(collector.spans(), 0);
+        },
+    },
 ];
 
 fn client() -> Client {
@@ -207,7 +249,8 @@ fn disabled() {
         assert_eq!(of("/proc/self/task"), 1, "threads");
         let sockets = std::fs::read_dir("/proc/self/fd").expect("Linux").filter(|fd| {
             let target = fd.as_ref().map(|fd| std::fs::read_link(fd.path()));
-            target.is_ok_and(|target| target.is_ok_and(|to| to.to_string_lossy().contains("socket")))
+            target
+                .is_ok_and(|target| target.is_ok_and(|to| to.to_string_lossy().contains("socket")))
         });
         assert_eq!(sockets.count(), 0);
     }
@@ -275,7 +318,10 @@ impl Collector {
             let mut kept = kept.lock().expect("no panic");
             for scope in request.resource_spans().flat_map(|resource| resource.scope_spans()) {
                 kept.extend(scope.spans().map(|span| {
-                    (String::from_utf8_lossy(span.name()).into_owned(), span.span_id().expect("checked"))
+                    (
+                        String::from_utf8_lossy(span.name()).into_owned(),
+                        span.span_id().expect("checked"),
+                    )
                 }));
             }
             std::future::ready(Ok(Accepted::default()))

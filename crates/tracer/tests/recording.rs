@@ -372,7 +372,7 @@ fn a_span_larger_than_any_chunk_gets_one_of_its_own() {
     assert_eq!(sizes.len(), 6);
 }
 
-/// Pitfall 12.
+/// Faults 137. Pitfall 12.
 #[test]
 fn without_memory_spans_are_lost_for_that_reason() {
     let pool = ChunkPool::new(ChunkSettings { bytes_max: 100, ..ChunkSettings::default() });

@@ -45,6 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    /// Faults 34.
     #[test]
     fn keys_are_unique_the_last_value_wins_and_what_is_over_the_limit_is_counted(
         steps in proptest::collection::vec(step(), 0..60),
@@ -83,6 +84,7 @@ fn a_key_is_the_same_whether_static_or_owned() {
     assert_eq!(attributes.iter().collect::<Vec<_>>(), [&KeyValue::new("http.route", "/c")]);
 }
 
+/// Faults 26.
 #[test]
 fn a_reader_keeps_equal_keys_and_finds_the_first() {
     let mut attributes = Attributes::new();

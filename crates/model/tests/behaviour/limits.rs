@@ -34,6 +34,7 @@ fn longest_in(value: &Value<'_>) -> usize {
     }
 }
 
+/// Faults 34.
 #[test]
 fn the_defaults_are_those_of_the_specification() {
     let limits = Limits::default();

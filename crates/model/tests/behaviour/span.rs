@@ -95,6 +95,7 @@ fn a_recorded_error_keeps_to_the_limits_of_events() {
     assert_eq!((span.events.len(), span.dropped_events_count), (1, 1));
 }
 
+/// Faults 34.
 #[test]
 fn events_and_links_over_a_limit_are_left_out_and_counted() {
     let limits = Limits {
@@ -139,6 +140,7 @@ fn unknown_trace_flags_are_kept() {
     assert!(flags.is_sampled() && flags.is_random());
 }
 
+/// Faults 19.
 #[test]
 fn kinds_have_the_numbers_of_the_wire() {
     for (number, kind) in [
@@ -156,6 +158,7 @@ fn kinds_have_the_numbers_of_the_wire() {
     }
 }
 
+/// Faults 29.
 #[test]
 fn a_span_that_ends_before_it_starts_lasts_no_time() {
     let mut span = span();

@@ -1,7 +1,7 @@
 //! The way of spans as it should be, and each end of it.
 
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use spanwire::{
@@ -109,6 +109,7 @@ fn a_nested_request_keeps_its_structure_across_threads_and_tasks() {
     assert_balanced(&client);
 }
 
+/// Faults 96, 119.
 #[test]
 fn what_waits_while_the_receiver_is_away_arrives_when_it_is_back() {
     let collector = Collector::start();
@@ -140,6 +141,7 @@ fn what_waits_while_the_receiver_is_away_arrives_when_it_is_back() {
     assert_balanced(&client);
 }
 
+/// Faults 96, 126, 137, 142.
 #[test]
 fn with_the_receiver_away_every_policy_bounds_memory_and_accounts_for_each_span() {
     const THREADS: u64 = 4;
@@ -281,6 +283,7 @@ fn a_flush_completes_while_threads_wait_for_room_without_end() {
     assert_balanced(&client);
 }
 
+/// Faults 132.
 #[test]
 fn settings_that_cannot_work_are_an_error_within_a_runtime_too() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -297,6 +300,7 @@ fn settings_that_cannot_work_are_an_error_within_a_runtime_too() {
     });
 }
 
+/// Faults 131.
 #[test]
 fn deadlines_hold_while_another_caller_waits_for_a_dead_endpoint() {
     let (_listener, endpoint) = black_hole();
@@ -338,6 +342,7 @@ fn a_span_larger_than_the_queue_does_not_silence_its_thread() {
     assert_balanced(&client);
 }
 
+/// Faults 100.
 #[test]
 fn a_partial_success_counts_what_was_rejected_and_is_not_repeated() {
     let collector = Collector::start_with(|received| {
@@ -356,6 +361,7 @@ fn a_partial_success_counts_what_was_rejected_and_is_not_repeated() {
     }
 }
 
+/// Faults 104.
 #[test]
 fn a_refusal_for_good_drops_the_batch_and_says_why() {
     let collector =
@@ -375,6 +381,7 @@ fn a_refusal_for_good_drops_the_batch_and_says_why() {
     }
 }
 
+/// Faults 105.
 #[test]
 fn a_throttled_batch_is_sent_again_until_it_is_taken() {
     let attempts = AtomicUsize::new(0);
@@ -392,17 +399,18 @@ fn a_throttled_batch_is_sent_again_until_it_is_taken() {
     assert_balanced(&client);
 }
 
-/// Faults 106, 109. A collector that asks for quiet gets it from all batches.
+/// Faults 106, 109. A collector that asks for quiet gets it from all batches, those too that waited
+/// for their turn when it asked.
 #[test]
 fn while_the_collector_wants_quiet_no_batch_is_sent() {
     const QUIET: Duration = Duration::from_secs(1);
-    let refused_at = Arc::new(Mutex::new(None));
-    let seen = Arc::clone(&refused_at);
+    let asked_at = Arc::new(Mutex::new(None));
+    let seen = Arc::clone(&asked_at);
     let collector = Collector::start_with(move |_| {
-        let mut refused_at = seen.lock().expect("no panic");
-        match *refused_at {
+        let mut asked_at = seen.lock().expect("no panic");
+        match *asked_at {
             None => {
-                *refused_at = Some(Instant::now());
+                *asked_at = Some(Instant::now());
                 Err(Refusal::Unavailable { retry_after: Some(QUIET) })
             }
             Some(at) if at.elapsed() < QUIET => {
@@ -412,14 +420,15 @@ fn while_the_collector_wants_quiet_no_batch_is_sent() {
         }
     });
     for protocol in PROTOCOLS {
-        *refused_at.lock().expect("no panic") = None;
-        let client = collector.client(protocol).build().expect("valid");
+        *asked_at.lock().expect("no panic") = None;
+        let batch = BatchConfig { spans_max: 10, ..BatchConfig::default() };
+        let client = collector.client(protocol).requests_in_flight_max(1).batch(batch);
+        let client = client.build().expect("valid");
         let tracer = client.tracer("throttled");
-        tracer.start("first").end();
-        assert!(!client.flush_blocking(Duration::from_millis(100)).complete);
-        tracer.start("second").end();
+        (0..100).for_each(|_| tracer.start("one of ten batches").end());
         let report = client.flush_blocking(LONG);
-        assert!(report.complete && report.exported == 2, "{protocol:?}: {report}");
+        assert!(report.complete && report.dropped == 0, "{protocol:?}: {report}");
+        assert_eq!(client.stats().exported, 100);
         assert_balanced(&client);
     }
 }
@@ -439,6 +448,7 @@ fn a_thread_that_ends_leaves_its_spans_behind_and_no_memory() {
     assert_balanced(&client);
 }
 
+/// Faults 2.
 #[test]
 fn spans_that_are_not_sampled_never_travel() {
     let collector = Collector::start();
@@ -454,6 +464,7 @@ fn spans_that_are_not_sampled_never_travel() {
     assert!(collector.requests().is_empty(), "no empty envelope either");
 }
 
+/// Faults 129, 131.
 #[test]
 fn flush_and_shutdown_work_from_everywhere_and_twice() {
     let collector = Collector::start();
@@ -496,6 +507,7 @@ fn flush_and_shutdown_work_from_everywhere_and_twice() {
     assert_eq!(collector.names()["span"], 6);
 }
 
+/// Faults 141.
 #[test]
 fn a_span_that_ends_after_the_shutdown_is_lost_and_counted() {
     let collector = Collector::start();

@@ -6,3 +6,4 @@ mod host;
 mod outage;
 mod sizes;
 mod support;
+mod tonic;

@@ -85,7 +85,7 @@ fn after_a_broken_connection_the_same_request_goes_over_a_new_one() {
     }
 }
 
-/// Faults 119, 126.
+/// Faults 96, 119, 126.
 #[test]
 fn spans_of_an_outage_wait_within_the_memory_and_the_drops_are_exact() {
     for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
@@ -137,6 +137,8 @@ fn a_slow_network_delays_no_recording_thread() {
 
 /// What waits for its next attempt goes as soon as the collector is known to be back, and at the
 /// latest when there will be no later chance.
+///
+/// Faults 119.
 #[test]
 fn after_an_outage_nothing_sits_out_a_long_wait() {
     let hour = Duration::from_secs(3600);
@@ -167,4 +169,25 @@ fn after_an_outage_nothing_sits_out_a_long_wait() {
         assert_eq!(collector.names().len(), if by_success { 200 } else { 100 });
         assert_balanced(&client);
     }
+}
+
+/// With its default settings a batch waits for seconds; a shutdown has less than that.
+#[test]
+fn a_short_shutdown_after_an_outage_still_delivers() {
+    let collector = Collector::start();
+    let proxy = FaultProxy::start(collector.address(Protocol::Grpc)).expect("a port");
+    proxy.set(Plan::refuse());
+    let client = through(&proxy, Protocol::Grpc).retry(RetrySettings {
+        interval_initial: 10 * SECOND,
+        interval_max: 30 * SECOND,
+        randomization: 0.0,
+        ..RetrySettings::default()
+    });
+    let client = client.build().expect("valid");
+    record(&client, 0..100);
+    assert!(!client.flush_blocking(Duration::from_millis(200)).complete);
+    proxy.set(Plan::healthy());
+    let report = client.shutdown_blocking(5 * SECOND);
+    assert!(report.complete && report.exported == 100, "{report}: {:?}", client.stats());
+    assert_balanced(&client);
 }

@@ -81,6 +81,8 @@ fn the_collector_s_limit_is_learnt_from_its_refusal() {
 
 /// RESOURCE_EXHAUSTED without RetryInfo may mean a spent quota, which smaller requests would only
 /// make worse.
+///
+/// Faults 108.
 #[test]
 fn a_collector_that_refuses_every_size_is_not_flooded_with_pieces() {
     let requests = Arc::new(AtomicUsize::new(0));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use spanwire::{Builder, Client, Diagnostics, Protocol, RetrySettings};
@@ -166,9 +166,14 @@ pub(crate) fn black_hole() -> (TcpListener, String) {
     (listener, endpoint)
 }
 
-/// The law of conservation, once nothing moves.
+/// The law of conservation. It holds whenever nothing moves: the exporter may be at work, so this
+/// waits for such a moment.
 pub(crate) fn assert_balanced(client: &Client) {
-    for stats in client.stats_of_all() {
-        assert!(stats.is_balanced(), "{}: {stats}", stats.destination);
+    let deadline = Instant::now() + LONG;
+    loop {
+        let stats = client.stats_of_all();
+        let Some(off) = stats.iter().find(|stats| !stats.is_balanced()) else { return };
+        assert!(Instant::now() < deadline, "{}: {off}", off.destination);
+        std::thread::yield_now();
     }
 }
