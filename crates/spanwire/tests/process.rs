@@ -4,6 +4,7 @@
 //! how that process ended and what the collector got from it.
 
 #![expect(unsafe_code, reason = "a fork is a call of the C library")]
+#![expect(clippy::print_stdout, reason = "a test program of its own reports there")]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitCode, Stdio};

@@ -433,6 +433,7 @@ fn while_the_collector_wants_quiet_no_batch_is_sent() {
     }
 }
 
+/// Faults 135.
 #[test]
 fn a_thread_that_ends_leaves_its_spans_behind_and_no_memory() {
     let collector = Collector::start();
