@@ -4,32 +4,30 @@ use std::collections::HashSet;
 
 use spanwire_tracer::Baggage;
 use spanwire_tracer::propagation::{
-    BAGGAGE, TRACEPARENT, TRACESTATE, extract_baggage, extract_span_context, format_traceparent,
-    inject_baggage, inject_span_context, parse_traceparent,
+    BAGGAGE, Propagator, Propagators, TRACEPARENT, TRACESTATE, extract_baggage,
+    extract_span_context, format_traceparent, inject_baggage, inject_span_context,
+    parse_traceparent,
 };
 
 /// What is extracted stays the same when injected and extracted again, and what is injected cannot
 /// break out of its header.
 ///
-/// Lines are the headers: `traceparent`, `tracestate`, `baggage`.
+/// Lines are the headers, in the order of [`HEADERS`].
 ///
 /// # Panics
 ///
 /// Where that does not hold.
 pub fn check(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let mut lines = text.splitn(3, '\n');
-    let mut line = || lines.next().filter(|line| !line.is_empty());
-    let (traceparent, tracestate, baggage) = (line(), line(), line());
-    let get = |name| match name {
-        TRACEPARENT => traceparent,
-        TRACESTATE => tracestate,
-        BAGGAGE => baggage,
-        _ => None,
+    let lines: Vec<_> = text.splitn(HEADERS.len(), '\n').collect();
+    let get = |name| {
+        let at = HEADERS.iter().position(|header| *header == name)?;
+        lines.get(at).copied().filter(|line| !line.is_empty())
     };
     span_context(get);
-    self::baggage(get);
-    if let Some(context) = traceparent.and_then(|header| parse_traceparent(header).ok()) {
+    baggage(get);
+    b3(get);
+    if let Some(context) = get(TRACEPARENT).and_then(|header| parse_traceparent(header).ok()) {
         assert_eq!(parse_traceparent(&format_traceparent(&context)), Ok(context));
     }
 }
@@ -64,9 +62,45 @@ fn baggage<'h>(get: impl Fn(&'static str) -> Option<&'h str>) {
     }
 }
 
+/// Both forms of B3 find the same context, and each finds it again in what either sends.
+fn b3<'h>(get: impl Fn(&'static str) -> Option<&'h str>) {
+    let forms = [Propagator::B3, Propagator::B3Multi].map(|form| Propagators::new([form]));
+    let context = forms[0].extract(&get);
+    assert_eq!(forms[1].extract(&get).span(), context.span());
+    let Some(span) = context.span() else {
+        return assert!(!context.is_debug());
+    };
+    assert!(span.is_remote);
+    assert!(span.is_sampled() || !context.is_debug());
+    for form in &forms {
+        let mut sent = Vec::new();
+        form.inject(&context, |name, value| sent.push((name, value.to_owned())));
+        assert_visible(&sent);
+        for form in &forms {
+            let again = form.extract(|name| {
+                sent.iter().find(|(sent, _)| *sent == name).map(|(_, value)| &value[..])
+            });
+            assert_eq!(again.span(), context.span());
+            assert_eq!(again.is_debug(), context.is_debug());
+        }
+    }
+}
+
 fn assert_visible(sent: &[(&str, String)]) {
     for (name, value) in sent {
         let visible = |byte| matches!(byte, b' '..=b'~' | b'\t');
         assert!(value.bytes().all(visible), "{name}: {value:?}");
     }
 }
+
+/// The headers that are looked at, by the names that readers ask for.
+const HEADERS: [&str; 8] = [
+    TRACEPARENT,
+    TRACESTATE,
+    BAGGAGE,
+    "b3",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-sampled",
+    "x-b3-flags",
+];

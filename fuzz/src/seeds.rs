@@ -2,9 +2,8 @@
 //! known. `cargo xtask fuzz --seed-corpus` writes them; files beside them, such as those that once
 //! showed a fault, stay.
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::io::Write as _;
+use std::path::PathBuf;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -22,12 +21,9 @@ use spanwire_codec::message::{
 
 use super::soup::{Cook, REQUEST};
 
-/// Writes the seeds of every target into its folder below `corpus`.
-///
-/// # Errors
-///
-/// Where the folders or files cannot be written.
-pub fn write(corpus: &Path) -> io::Result<()> {
+/// The seeds of every target, each with its path below the corpus.
+#[must_use]
+pub fn all() -> Vec<(PathBuf, Vec<u8>)> {
     let targets = [
         ("view", wire()),
         ("split", split()),
@@ -37,14 +33,12 @@ pub fn write(corpus: &Path) -> io::Result<()> {
         ("headers", headers()),
         ("environment", environment()),
     ];
-    for (target, seeds) in targets {
-        let folder = corpus.join(target);
-        fs::create_dir_all(&folder)?;
-        for (number, seed) in seeds.iter().enumerate() {
-            fs::write(folder.join(format!("seed-{number:02}")), seed)?;
-        }
-    }
-    Ok(())
+    let of_target = |(target, seeds): (&str, Vec<Vec<u8>>)| {
+        let folder = PathBuf::from(target);
+        let name = move |number| folder.join(format!("seed-{number:02}"));
+        seeds.into_iter().enumerate().map(move |(number, seed)| (name(number), seed))
+    };
+    targets.into_iter().flat_map(of_target).collect()
 }
 
 /// Requests in protobuf.
@@ -238,6 +232,7 @@ fn headers() -> Vec<Vec<u8>> {
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03";
     let members: Vec<String> = (0..70).map(|number| format!("k{number}=v")).collect();
     let members = members.join(",");
+    let b3 = |rest: &str| format!("4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{rest}");
     [
         parent.to_owned(),
         format!("{parent}\not=th:c;rv:0123456789abcd,congo=t61rcWkgMzE\ntenant=acme%20inc,tier=gold;until=friday"),
@@ -253,6 +248,15 @@ fn headers() -> Vec<Vec<u8>> {
         format!("{parent}\na={}\nk={}", "x".repeat(600), "y".repeat(8300)),
         "\n\nk=caf\u{e9}, key with space=1, =novalue, key=".to_owned(),
         String::new(),
+        // B3's: all in one, then one for each field.
+        format!("\n\n\n{}", b3("1-05e3ac9a4f6e3b90")),
+        format!("{parent}\n\ntenant=acme\n{}", b3("d")),
+        "\n\n\n\te457b5a2e4d86bd1-00f067aa0ba902b7 ".to_owned(),
+        format!("\n\n\n{}", b3("2")),
+        "\n\n\n0".to_owned(),
+        "\n\n\n\n4bf92f3577b34da6a3ce929d0e0e4736\n00f067aa0ba902b7\n1".to_owned(),
+        "\n\n\n\ne457b5a2e4d86bd1\n00f067aa0ba902b7\nfalse\n1".to_owned(),
+        "\n\n\n0-0-1\n4bf92f3577b34da6a3ce929d0e0e4736\n00f067aa0ba902b7\nperhaps".to_owned(),
     ]
     .into_iter()
     .map(String::into_bytes)

@@ -58,7 +58,9 @@ impl Options {
                 "--seed-corpus" => options.seed_corpus = true,
                 "--seconds" => {
                     let seconds = arguments.next().and_then(|seconds| seconds.parse().ok());
-                    options.seconds = seconds.ok_or("--seconds takes a whole number")?;
+                    // To libFuzzer none means for ever.
+                    let seconds = seconds.filter(|seconds| *seconds > 0);
+                    options.seconds = seconds.ok_or("--seconds takes a whole number from 1 on")?;
                 }
                 target if known.iter().any(|known| known == target) => {
                     options.targets.push(target.to_owned());
@@ -84,11 +86,10 @@ fn targets(root: &Path) -> Result<Vec<String>, String> {
     Ok(targets)
 }
 
-/// Has the test that knows the corpus write its seeds.
+/// Has the test that knows the seeds write them instead of looking for them.
 fn seed_corpus(root: &Path) -> Result<(), String> {
-    let mut test = super::cargo(&["test", "-p", "xtask", "--test", "corpus", "write_seeds"], &[]);
-    test.args(["--", "--ignored"]).current_dir(root);
-    succeed(&mut test)
+    let arguments = ["test", "-p", "xtask", "--test", "corpus", "every_seed_is_in_the_corpus"];
+    succeed(super::cargo(&arguments, &[]).env("SPANWIRE_WRITE_SEEDS", "").current_dir(root))
 }
 
 struct Fuzz {
@@ -108,10 +109,11 @@ impl Fuzz {
     /// Finds `cargo-fuzz`, or installs it below `target`.
     fn prepare(root: PathBuf) -> Result<Self, String> {
         let root = root.canonicalize().map_err(|error| failed(&root, error))?;
-        let tools = root.join("target/tools");
+        // A folder for each version, so that a new one is installed wherever the old one is.
+        let tools = root.join("target/tools").join(format!("cargo-fuzz-{CARGO_FUZZ}"));
         let fuzz = Self { cargo_fuzz: tools.join("bin/cargo-fuzz"), root };
         if !fuzz.cargo_fuzz.exists() {
-            eprintln!("installing cargo-fuzz {CARGO_FUZZ} into target/tools");
+            eprintln!("installing cargo-fuzz {CARGO_FUZZ} into {}", tools.display());
             let arguments = ["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ];
             succeed(super::cargo(&arguments, &[]).arg("--root").arg(tools))?;
         }
@@ -218,4 +220,26 @@ fn succeed(command: &mut Command) -> Result<(), String> {
 
 fn failed(what: &Path, error: std::io::Error) -> String {
     format!("{}: {error}", what.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(arguments: &[&str]) -> Result<u64, String> {
+        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        Options::parse(&arguments, &root).map(|options| options.seconds)
+    }
+
+    #[test]
+    fn a_target_runs_for_a_time_that_ends() {
+        assert_eq!(seconds(&[]), Ok(SECONDS));
+        assert_eq!(seconds(&["json", "--seconds", "600"]), Ok(600));
+        for wrong in ["0", "-1", "1.5", ""] {
+            assert!(seconds(&["--seconds", wrong]).is_err(), "{wrong:?}");
+        }
+        assert!(seconds(&["--seconds"]).is_err());
+        assert!(seconds(&["no-such-target"]).is_err());
+    }
 }

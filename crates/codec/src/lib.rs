@@ -45,5 +45,4 @@ pub mod message;
 pub mod split;
 pub mod view;
 mod wire;
-#[cfg(test)]
 mod work;

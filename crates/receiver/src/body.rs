@@ -23,6 +23,19 @@ pub(crate) struct Admitted {
     pub(crate) reservation: Reservation,
 }
 
+impl Admitted {
+    /// Makes a filled buffer what is handed on. Its spare capacity lives as long as its bytes, so it
+    /// stays reserved, and what is worth a call of the allocator is given back to that.
+    pub(crate) fn filled(mut buffer: Vec<u8>, mut reservation: Reservation) -> Self {
+        if buffer.capacity() - buffer.len() > buffer.len() / SPARE_RATIO_MAX {
+            buffer.shrink_to_fit();
+        }
+        debug_assert!(reservation.bytes() >= buffer.capacity(), "reserved before it was allocated");
+        reservation.shrink(buffer.capacity());
+        Self { bytes: buffer.into(), reservation }
+    }
+}
+
 /// How slowly a body may arrive.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
@@ -111,7 +124,7 @@ where
         .ok_or_else(|| Fault::too_large(bytes_max))?;
     let reservation = share.reserve(length).ok_or_else(Fault::budget)?;
 
-    let mut gathered = Gathered::new(data, length);
+    let mut gathered = Gathered::declared(data, length);
     while gathered.len() < length {
         let data = next(body, arrived).await.map_err(|_reset| cancelled())?;
         gathered.push(data.ok_or_else(cut_short)?);
@@ -125,8 +138,7 @@ where
             return Err(second_message());
         }
     }
-    let bytes = gathered.into_bytes();
-    Ok((compressed, Admitted { bytes, reservation }))
+    Ok((compressed, gathered.admitted(reservation)))
 }
 
 /// Reads a whole HTTP body. With a declared length it is admitted before it is read, otherwise as
@@ -143,29 +155,28 @@ pub(crate) async fn read_whole<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let declared = body.size_hint().exact();
-    let length = match declared {
-        None => 0,
-        Some(length) => usize::try_from(length)
-            .ok()
-            .filter(|length| *length <= bytes_max)
-            .ok_or_else(|| Fault::too_large(bytes_max))?,
+    let (length, mut gathered) = match body.size_hint().exact() {
+        None => (0, Gathered::undeclared(bytes_max)),
+        Some(length) => {
+            let length = usize::try_from(length)
+                .ok()
+                .filter(|length| *length <= bytes_max)
+                .ok_or_else(|| Fault::too_large(bytes_max))?;
+            (length, Gathered::declared(Bytes::new(), length))
+        }
     };
     let mut reservation = share.reserve(length).ok_or_else(Fault::budget)?;
-    let mut gathered = Gathered::new(Bytes::new(), length);
     while let Some(data) = next(body, arrived).await.map_err(|_error| broken())? {
-        let sum = gathered.len() + data.len();
-        if sum > bytes_max {
+        if gathered.len() + data.len() > bytes_max {
             return Err(Fault::too_large(bytes_max));
         }
-        let beyond = sum.saturating_sub(reservation.bytes());
+        let beyond = gathered.capacity_with(data.len()).saturating_sub(reservation.bytes());
         if beyond > 0 && !reservation.grow(beyond) {
             return Err(Fault::budget());
         }
         gathered.push(data);
     }
-    let bytes = gathered.into_bytes();
-    Ok(Admitted { bytes, reservation })
+    Ok(gathered.admitted(reservation))
 }
 
 /// The next piece of a body, empty ones included; trailers are passed over.
@@ -191,16 +202,37 @@ where
 struct Gathered {
     first: Bytes,
     copied: Vec<u8>,
-    expected: usize,
+    /// What the buffer is made of at once, where that is not over `bytes_max`.
+    initial: usize,
+    bytes_max: usize,
 }
 
 impl Gathered {
-    fn new(first: Bytes, expected: usize) -> Self {
-        Self { first, copied: Vec::new(), expected }
+    /// Of a body that says how long it is. That is the peer's word, so the memory follows what has
+    /// arrived: it doubles, and ends exactly at the length if the peer keeps its word.
+    fn declared(first: Bytes, length: usize) -> Self {
+        Self { first, copied: Vec::new(), initial: INITIAL_BYTES_MAX, bytes_max: length }
+    }
+
+    /// Of a body that ends where it ends, at `bytes_max` at the latest. Its memory doubles as well.
+    fn undeclared(bytes_max: usize) -> Self {
+        Self { first: Bytes::new(), copied: Vec::new(), initial: 0, bytes_max }
     }
 
     fn len(&self) -> usize {
         self.first.len() + self.copied.len()
+    }
+
+    /// The bytes held once `more` have been pushed.
+    fn capacity_with(&self, more: usize) -> usize {
+        let needed = self.len() + more;
+        if self.len() == 0 {
+            needed
+        } else if needed <= self.copied.capacity() {
+            self.copied.capacity()
+        } else {
+            (2 * needed).max(self.initial).min(self.bytes_max).max(needed)
+        }
     }
 
     fn push(&mut self, data: Bytes) {
@@ -208,11 +240,8 @@ impl Gathered {
             self.first = data;
             return;
         }
-        // The expected length is the peer's word, so the memory follows what has arrived: it
-        // doubles, and ends exactly at the length if the peer keeps its word.
-        let needed = self.len() + data.len();
-        if needed > self.copied.capacity() {
-            let capacity = (2 * needed).max(INITIAL_BYTES_MAX).min(self.expected).max(needed);
+        let capacity = self.capacity_with(data.len());
+        if capacity > self.copied.capacity() {
             self.copied.reserve_exact(capacity - self.copied.len());
         }
         if !self.first.is_empty() {
@@ -222,13 +251,13 @@ impl Gathered {
         self.copied.extend_from_slice(&data);
     }
 
-    fn into_bytes(self) -> Bytes {
+    fn admitted(self, reservation: Reservation) -> Admitted {
         if !self.copied.is_empty() {
-            self.copied.into()
+            Admitted::filled(self.copied, reservation)
         } else if self.first.len() < COPY_BELOW {
-            Bytes::copy_from_slice(&self.first)
+            Admitted { bytes: Bytes::copy_from_slice(&self.first), reservation }
         } else {
-            self.first
+            Admitted { bytes: self.first, reservation }
         }
     }
 }
@@ -251,13 +280,16 @@ const PREFIX_BYTES: usize = 5;
 /// What a declared length alone can make us allocate, per request.
 const INITIAL_BYTES_MAX: usize = 1 << 20;
 
+/// A buffer may be handed on with one spare byte for this many filled ones.
+const SPARE_RATIO_MAX: usize = 8;
+
 /// A piece in place keeps the whole read buffer alive that it lies in. For a small one the buffer
 /// would outweigh it many times, unseen by the budget; copying one costs less than 100 ns.
 const COPY_BELOW: usize = 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
+    use std::collections::{HashSet, VecDeque};
     use std::convert::Infallible;
     use std::pin::Pin;
     use std::task::{Context, Poll};
@@ -405,14 +437,39 @@ mod tests {
         assert_eq!(read(10, 9).await, Err(Reason::Budget));
     }
 
+    /// Faults 5.
     #[tokio::test]
     async fn a_declared_length_allocates_only_as_bytes_arrive() {
-        let mut gathered = Gathered::new(Bytes::new(), 64 << 20);
+        let mut gathered = Gathered::declared(Bytes::new(), 64 << 20);
         gathered.push(Bytes::from_static(b"a"));
         gathered.push(Bytes::from_static(b"b"));
         assert!(gathered.copied.capacity() <= INITIAL_BYTES_MAX);
         gathered.push(Bytes::from(vec![0; INITIAL_BYTES_MAX]));
         assert!(gathered.copied.capacity() <= 4 * INITIAL_BYTES_MAX);
+    }
+
+    /// Faults 63.
+    #[tokio::test]
+    async fn an_undeclared_body_in_a_thousand_pieces_is_moved_a_few_times_only() {
+        let piece = Bytes::from(vec![7; 1000]);
+        let mut gathered = Gathered::undeclared(64 << 20);
+        let mut capacities = HashSet::new();
+        for _ in 0..1000 {
+            let announced = gathered.capacity_with(piece.len());
+            gathered.push(piece.clone());
+            assert_eq!(announced, gathered.first.len() + gathered.copied.capacity());
+            capacities.insert(gathered.copied.capacity());
+        }
+        assert!(capacities.len() <= 12, "{capacities:?}");
+
+        let share = Share::alone(64 << 20);
+        let mut body = Script(std::iter::repeat_n(piece, 1000).collect(), None);
+        let read = read_whole(&mut body, 64 << 20, &share, &nothing_yet(), cut_short).await;
+        let Admitted { bytes, reservation } = read.expect("admitted");
+        assert_eq!(bytes, vec![7; 1_000_000]);
+        let capacity = Vec::from(bytes).capacity();
+        assert_eq!(reservation.bytes(), capacity, "the spare bytes are counted");
+        assert!(capacity <= 1_000_000 / 8 * 9, "and they are few");
     }
 
     /// How a body of `bytes` that comes one byte each `gap` fares, and after how long, in seconds.

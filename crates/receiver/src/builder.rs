@@ -23,10 +23,21 @@ use crate::stats::Counters;
 /// ```text
 /// in_flight_bytes_max                                                 requests admitted
 ///   + connections_max * (connection_window_bytes + frame_bytes_max)   received, not yet looked at
+///   + decompressing * 9 MiB                                           zstd's windows
 /// ```
 ///
-/// The second term is what HTTP/2 peers can reach by sending faster than this process runs. An
-/// HTTP/1.1 connection has a read buffer of at most 400 KiB instead.
+/// The first counts buffers by what they hold, spare bytes included, and a request twice while it is
+/// decompressed, read from JSON or copied without its malformed spans. The old place of a buffer
+/// that grows, which some allocators keep until they have moved it, is not counted.
+///
+/// The second is what HTTP/2 peers can reach by sending faster than this process runs. An HTTP/1.1
+/// connection has a read buffer of at most 400 KiB instead.
+///
+/// The third is for the zstd bodies that are being decompressed: one on each worker thread of the
+/// runtime, and those that have taken more than 1 MiB of `in_flight_bytes_max` already. A window is
+/// allocated as its frame's header declares it, up to 8 MiB, but is touched only a block ahead of
+/// what has come out, so windows take about as many pages as the first term at most. Gzip's state
+/// takes 50 KiB.
 ///
 /// An idle connection takes little of that: 5 KiB before its first byte, 40 KiB after a gRPC request
 /// and 50 KiB after one by HTTP/1.1, beside the operating system's socket buffers (resident memory
@@ -76,7 +87,7 @@ impl Builder {
     }
 
     /// The most bytes of all requests together, from before they are read until the sink drops
-    /// them, compressed and decompressed bytes both. 256 MiB by default. A request that does not
+    /// them: compressed and decompressed bytes, JSON and the protobuf it becomes. 256 MiB by default. A request that does not
     /// fit is asked to come back; so that each can fit some time, this is at least twice the
     /// larger request limit.
     pub fn in_flight_bytes_max(mut self, bytes: usize) -> Self {
@@ -94,12 +105,13 @@ impl Builder {
     }
 
     /// The most elements of one request: resources, scopes, spans, attributes, events, links, and
-    /// the values within arrays and maps. 4 Mi by default, one for every 16 bytes of the largest
-    /// request; more is refused for good.
+    /// the values within arrays and maps. 4 Mi by default, one for every 16 bytes of 64 MiB; more is
+    /// refused for good.
     ///
     /// An element takes two bytes on the wire and a hundred in a sink that decodes it, so bytes
     /// alone bound that sink badly. Requests of less than twice as many bytes are not counted,
-    /// as they cannot have more; those that are take a second pass.
+    /// as they cannot have more; those that are take two more passes, and a third if spans had to
+    /// be left out.
     pub fn elements_max(mut self, elements: usize) -> Self {
         self.settings.elements_max = elements;
         self
@@ -186,8 +198,9 @@ impl Builder {
     ///
     /// Peers behind a load balancer stay for good where they connected first; this makes them
     /// connect again. The end is orderly: HTTP/2 peers are told by GOAWAY which requests will be
-    /// answered, HTTP/1.1 peers by `Connection: close`. The age of each connection differs by up to
-    /// a tenth, so that those which began together do not end together.
+    /// answered, HTTP/1.1 peers by `Connection: close` in the answer to the request that is open. An
+    /// HTTP/1.1 connection between two requests has none to say it in, and is closed. The age of each
+    /// connection differs by up to a tenth, so that those which began together do not end together.
     pub fn connection_age_max(mut self, age: Duration, grace: Duration) -> Self {
         self.settings.connection_age = Some(ConnectionAge { max: age, grace });
         self

@@ -110,7 +110,8 @@ impl Drop for OpenRequest<'_> {
 }
 
 /// Serves a connection to its end, whichever comes first: the peer's, an error's, that of its
-/// patience with an idle peer, or that of `phase`.
+/// patience with an idle peer, or that of `phase`. A shutdown waits for `phase` to be dropped, so
+/// that is held until the socket is closed.
 pub(crate) async fn serve<S: Sink>(
     shared: Arc<Shared<S>>,
     tcp: TcpStream,
@@ -127,10 +128,12 @@ pub(crate) async fn serve<S: Sink>(
     let served = match protocol(&tcp, &shared.settings, &mut phase).await {
         Ok(Protocol::None) => Ok(()),
         Ok(Protocol::Http1) if transport == Transport::Http => {
-            serve_http1(shared, tcp, phase).await
+            serve_http1(shared, tcp, &mut phase).await
         }
         // On the gRPC port anything else is HTTP/2 too, and told so in its terms.
-        Ok(Protocol::Http1 | Protocol::Http2) => serve_http2(shared, tcp, transport, phase).await,
+        Ok(Protocol::Http1 | Protocol::Http2) => {
+            serve_http2(shared, tcp, transport, &mut phase).await
+        }
         Err(error) => Err(error),
     };
     if served.is_err() {
@@ -188,7 +191,7 @@ async fn serve_http2<S: Sink>(
     shared: Arc<Shared<S>>,
     tcp: TcpStream,
     transport: Transport,
-    phase: watch::Receiver<Phase>,
+    phase: &mut watch::Receiver<Phase>,
 ) -> io::Result<()> {
     let io = TokioIo::new(Socket::new(tcp, shared.settings.write_timeout));
     let connection = connection(shared);
@@ -224,7 +227,7 @@ async fn serve_http2<S: Sink>(
 async fn serve_http1<S: Sink>(
     shared: Arc<Shared<S>>,
     tcp: TcpStream,
-    phase: watch::Receiver<Phase>,
+    phase: &mut watch::Receiver<Phase>,
 ) -> io::Result<()> {
     let io = TokioIo::new(Socket::new(tcp, shared.settings.write_timeout));
     let connection = connection(shared);
@@ -242,7 +245,10 @@ async fn serve_http1<S: Sink>(
     let drain = |served: &mut _| http1::Connection::graceful_shutdown(Pin::new(served));
     let outcome = drive(&connection, &mut served, poll, drain, phase).await;
     if outcome.is_ok() && connection.body_unread.load(Ordering::Relaxed) {
-        served.into_parts().io.into_inner().linger().await;
+        tokio::select! {
+            () = served.into_parts().io.into_inner().linger() => {}
+            _ = phase.wait_for(|phase| *phase == Phase::Aborting) => {}
+        }
     }
     outcome
 }
@@ -266,7 +272,7 @@ async fn drive<C, S>(
     served: &mut C,
     poll: impl Fn(&mut C, &mut Context<'_>) -> Poll<hyper::Result<()>>,
     drain: impl Fn(&mut C),
-    mut phase: watch::Receiver<Phase>,
+    phase: &mut watch::Receiver<Phase>,
 ) -> io::Result<()> {
     let Settings { idle_max, connection_age, .. } = connection.shared.settings;
     let mut watched = pin!(sleep(idle_max));

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use spanwire_codec::view::{self, AnyValue, Checked, KeyValue, Malformed, Request, Span};
 
+use crate::budget::Reservation;
 use crate::fault::Fault;
 use crate::stats::Reason;
 
@@ -13,22 +14,42 @@ use crate::stats::Reason;
 ///
 /// A request too short to have that many, as an ordinary one is, is not counted. Of a longer one the
 /// envelopes and spans are counted before anything else is done with it, and the rest once it is
-/// known to be well-formed, which is two more passes at most.
-pub(crate) fn check(request: Bytes, elements_max: usize) -> Result<Checked, Fault> {
-    let is_counted = request.len() / ELEMENT_BYTES_MIN > elements_max;
-    if is_counted {
-        let request = Request::parse(&request).map_err(malformed)?;
-        if request.envelopes() + request.spans() > elements_max {
-            return Err(too_many(elements_max));
-        }
+/// known to be well-formed: two more passes, and a third over what is left of a request that had
+/// malformed spans.
+///
+/// `reservation` is the request's, and grows by the copy that malformed spans are left out of.
+pub(crate) fn check(
+    request: Bytes,
+    elements_max: usize,
+    reservation: &mut Reservation,
+) -> Result<Checked, Fault> {
+    if request.len() / ELEMENT_BYTES_MIN <= elements_max {
+        return well_formed(request, reservation);
     }
-    let checked = view::reject_malformed(request).map_err(malformed)?;
-    if is_counted {
-        let request = Request::parse(&checked.request).map_err(malformed)?;
-        let left = elements_max.saturating_sub(request.envelopes() + request.spans());
-        Left(left).take(&request).ok_or_else(|| too_many(elements_max))?;
-    }
+    let bytes = request.clone();
+    let sent = Request::parse(&bytes).map_err(malformed)?;
+    let left = |request: &Request<'_>| {
+        elements_max
+            .checked_sub(request.envelopes() + request.spans())
+            .ok_or_else(|| too_many(elements_max))
+    };
+    left(&sent)?;
+    let checked = well_formed(request, reservation)?;
+    let kept = match checked.rejected {
+        0 => sent,
+        _ => Request::parse(&checked.request).map_err(malformed)?,
+    };
+    Left(left(&kept)?).take(&kept).ok_or_else(|| too_many(elements_max))?;
     Ok(checked)
+}
+
+fn well_formed(request: Bytes, reservation: &mut Reservation) -> Result<Checked, Fault> {
+    let inspected = view::inspect(request).map_err(malformed)?;
+    let copy_bytes_max = inspected.copy_bytes_max();
+    if copy_bytes_max > 0 && !reservation.grow(copy_bytes_max) {
+        return Err(Fault::budget());
+    }
+    inspected.reject().map_err(malformed)
 }
 
 fn malformed(malformed: Malformed) -> Fault {

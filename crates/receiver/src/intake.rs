@@ -43,7 +43,7 @@ pub(crate) async fn take<S: Sink>(
         None => wire,
     };
     let elements_max = shared.settings.elements_max;
-    let (checked, mut reservation) = match form.encoding {
+    let (checked, reservation) = match form.encoding {
         Encoding::Protobuf if plain.bytes.len() <= INLINE_PROTOBUF_BYTES => {
             check(plain, elements_max)?
         }
@@ -64,7 +64,6 @@ pub(crate) async fn take<S: Sink>(
         // docs/specification.md).
         return Ok(own);
     }
-    reservation.shrink(request.len());
     let received = Received {
         request,
         spans,
@@ -95,20 +94,31 @@ pub(crate) async fn caught(
 type Intact = (Checked, crate::budget::Reservation);
 
 fn check(plain: Admitted, elements_max: usize) -> Result<Intact, Fault> {
-    let Admitted { bytes, reservation } = plain;
-    Ok((elements::check(bytes, elements_max)?, reservation))
+    let Admitted { bytes, mut reservation } = plain;
+    let checked = elements::check(bytes, elements_max, &mut reservation)?;
+    if checked.rejected > 0 {
+        // What came is gone, and what is left is a copy without a spare byte.
+        reservation.shrink(checked.request.len());
+    }
+    Ok((checked, reservation))
 }
 
 fn check_json(plain: Admitted, elements_max: usize) -> Result<Intact, Fault> {
-    let Admitted { bytes, mut reservation } = plain;
-    let request = json::read_request(&bytes)
+    let Admitted { bytes: text, mut reservation } = plain;
+    let text_bytes = reservation.bytes();
+    // Protobuf takes no more room than its JSON, and both are there until the last byte is read.
+    if !reservation.grow(text.len()) {
+        return Err(Fault::budget());
+    }
+    let request = json::read_request(&text)
         .map_err(|error| Fault::new(Reason::Malformed, error.to_string()))?;
-    // Protobuf takes less room than JSON but for odd documents; those must fit the budget too.
-    let beyond = request.capacity().saturating_sub(reservation.bytes());
+    // But for odd documents, such as those of negative enums; they must fit the budget too.
+    let beyond = (text_bytes + request.capacity()).saturating_sub(reservation.bytes());
     if beyond > 0 && !reservation.grow(beyond) {
         return Err(Fault::budget());
     }
-    check(Admitted { bytes: request.into(), reservation }, elements_max)
+    drop(text);
+    check(Admitted::filled(request, reservation), elements_max)
 }
 
 /// Runs long work on Tokio's blocking threads, so that this worker's other connections go on.
@@ -198,3 +208,78 @@ const INLINE_PROTOBUF_BYTES: usize = 4 << 20;
 
 /// JSON is read at some hundred megabytes a second: a millisecond or two.
 const INLINE_JSON_BYTES: usize = 512 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Share;
+
+    fn admitted(share: &std::sync::Arc<Share>, bytes: &[u8]) -> Admitted {
+        let reservation = share.reserve(bytes.len()).expect("a fresh budget");
+        Admitted { bytes: Bytes::copy_from_slice(bytes), reservation }
+    }
+
+    /// What is taken of a budget of `budget` bytes once `body` is ready for the sink, and what is
+    /// held then.
+    fn taken(
+        budget: usize,
+        body: &[u8],
+        check: fn(Admitted, usize) -> Result<Intact, Fault>,
+    ) -> Result<(usize, usize), Reason> {
+        let share = Share::alone(budget);
+        let outcome = check(admitted(&share, body), usize::MAX);
+        match outcome {
+            Ok((checked, reservation)) => {
+                assert_eq!(share.bytes(), reservation.bytes());
+                Ok((reservation.bytes(), Vec::from(checked.request).capacity()))
+            }
+            Err(fault) => {
+                assert_eq!(share.bytes(), 0);
+                Err(fault.reason)
+            }
+        }
+    }
+
+    #[test]
+    fn json_needs_room_for_the_protobuf_as_long_as_its_text_is_there() {
+        let span = r#"{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174"},"#;
+        let spans = span.repeat(1000);
+        let spans = spans.trim_end_matches(',');
+        let text = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{spans}]}}]}}]}}"#);
+        let (reserved, held) = taken(2 * text.len(), text.as_bytes(), check_json).expect("room");
+        assert_eq!(reserved, held, "the text is given back, and spare bytes are not");
+        assert!(held < text.len() / 2, "{held} of {}", text.len());
+        let short = taken(2 * text.len() - 1, text.as_bytes(), check_json);
+        assert_eq!(short, Err(Reason::Budget));
+    }
+
+    #[test]
+    fn json_that_grows_in_protobuf_fits_the_budget_or_is_refused() {
+        // A negative enum takes ten bytes of protobuf, and its field is kept each time it comes.
+        let kinds = r#""kind":-1,"#.repeat(10_000);
+        let ids = r#""traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174""#;
+        let span = format!("{{{kinds}{ids}}}");
+        let text = format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{span}]}}]}}]}}"#);
+        let (reserved, held) = taken(4 * text.len(), text.as_bytes(), check_json).expect("room");
+        assert_eq!(reserved, held);
+        assert!(held > text.len(), "{held} of {}", text.len());
+        assert_eq!(taken(2 * text.len(), text.as_bytes(), check_json), Err(Reason::Budget));
+    }
+
+    #[test]
+    fn malformed_spans_are_left_out_of_a_copy_that_there_is_room_for() {
+        // A span with ids of the right lengths, and one without any.
+        let good = [&[0x12, 28, 0x0A, 16][..], &[1; 16], &[0x12, 8], &[2; 8]].concat();
+        let body = |spans: &[u8]| {
+            let scope_spans = [&[0x12, u8::try_from(spans.len()).expect("short")], spans].concat();
+            let length = u8::try_from(scope_spans.len()).expect("short");
+            [&[0x0A, length], &scope_spans[..]].concat()
+        };
+        let whole = body(&good.repeat(2));
+        assert_eq!(taken(whole.len(), &whole, check), Ok((whole.len(), whole.len())));
+        let part = body(&[&good[..], &[0x12, 0].repeat(20)].concat());
+        let left = body(&good).len();
+        assert_eq!(taken(2 * part.len(), &part, check), Ok((left, left)));
+        assert_eq!(taken(2 * part.len() - 1, &part, check), Err(Reason::Budget));
+    }
+}

@@ -11,12 +11,14 @@
 //! - A request over its size limit is refused before it is read, or while it is decompressed, and
 //!   for good: HTTP 413, or RESOURCE_EXHAUSTED without RetryInfo.
 //! - The requests in flight never hold more than
-//!   [`in_flight_bytes_max`](Builder::in_flight_bytes_max); what does not fit is asked to come
+//!   [`in_flight_bytes_max`](Builder::in_flight_bytes_max), spare bytes of their buffers included;
+//!   what does not fit is asked to come
 //!   back: HTTP 429 with `Retry-After`, or RESOURCE_EXHAUSTED with RetryInfo. No connection takes
 //!   more than [`connection_bytes_max`](Builder::connection_bytes_max) of it.
 //! - A request of more than [`elements_max`](Builder::elements_max) elements is refused for good,
 //!   however few its bytes.
-//! - No memory is allocated on a peer's word alone beyond 1 MiB a request.
+//! - No memory is allocated on a peer's word alone beyond 1 MiB a request, and zstd's window of at
+//!   most 8 MiB while it is decompressed; [`Builder`] has the sum.
 //! - A malformed span is answered for by partial success, and its neighbours reach the sink byte
 //!   for byte. A request without spans succeeds and reaches no sink.
 //! - A peer that falls silent, dribbles, reads nothing or is gone holds its connection for a set

@@ -1,4 +1,4 @@
-//! A peer's socket: told apart by protocol, given up when its peer reads nothing, ended in order.
+//! A peer's socket: given up when its peer reads nothing, ended in order.
 
 use std::io;
 use std::pin::Pin;

@@ -185,6 +185,9 @@ async fn headers_that_continue_for_ever_end_their_connection() {
 /// Faults 77.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_that_unpack_to_megabytes_end_their_connection() {
+    if !is_alone("headers_that_unpack_to_megabytes_end_their_connection").await {
+        return;
+    }
     let receiver = start(take_all).await;
     // 4,000 bytes into the dynamic table, which then is its one entry, number 62; each further byte
     // repeats them: 16 KiB that stand for 64 MB.
@@ -230,6 +233,9 @@ async fn data_in_frames_of_one_byte_is_taken_in_small_doses_only() {
 /// Faults 78.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_that_ask_for_nothing_cost_no_more_than_reading_them() {
+    if !is_alone("frames_that_ask_for_nothing_cost_no_more_than_reading_them").await {
+        return;
+    }
     let one = 1_u32.to_be_bytes();
     let frames = [
         frame(PING, 0, 0, &[7; 8]),
@@ -322,6 +328,22 @@ async fn the_last_stream_a_connection_can_have_is_served() {
     let mut rest = Vec::new();
     soon(peer.tcp.read_to_end(&mut rest)).await.expect("an orderly end");
     until(|| receiver.stats().connections_open == 0).await;
+}
+
+/// Runs this test again in a process of its own, whose memory no other test shares; `true` there.
+async fn is_alone(name: &str) -> bool {
+    const ALONE: &str = "SPANWIRE_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let this = std::env::current_exe().expect("a test binary");
+    let arguments = ["--exact", name, "--nocapture"];
+    let output = tokio::process::Command::new(this).args(arguments).env(ALONE, "").output();
+    let output = soon(output).await.expect("the same binary again");
+    let (report, errors) = (&output.stdout, String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{errors}");
+    assert!(String::from_utf8_lossy(report).contains("1 passed"), "no such test: {name}");
+    false
 }
 
 /// The memory of this process, from /proc/self/statm.

@@ -239,7 +239,7 @@ async fn any_other_content_encoding_is_unsupported_and_told_the_known_ones() {
     }
 }
 
-/// Faults 61.
+/// Faults 3, 38, 61.
 #[tokio::test]
 async fn errors_come_in_the_format_of_the_request() {
     let receiver = start(take_all).await;

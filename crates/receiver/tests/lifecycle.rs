@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 
 const LONG: Duration = Duration::from_secs(10);
 
+/// Faults 90.
 #[tokio::test]
 async fn shutdown_finishes_what_is_in_flight_on_both_transports() {
     let (gate, mut arrivals, answers) = Gate::new();
@@ -76,6 +77,28 @@ async fn shutdown_keeps_its_deadline_and_tells_what_it_cut() {
     assert_eq!((cancelled.requests, cancelled.spans), (1, 7));
 }
 
+/// A peer whose request was refused unread may stay to hear why; that is a connection as well.
+#[tokio::test]
+async fn shutdown_waits_for_a_connection_that_lingers_and_cuts_it_at_its_deadline() {
+    for (deadline, connections_cut) in [(Duration::from_millis(50), 1), (LONG, 0)] {
+        let receiver = start(take_all).await;
+        let mut http = Http1::connect(receiver.http_address()).await;
+        http.send(&head(PROTOBUF, (64 << 20) + 1)).await;
+        assert_eq!(http_answer(&mut http).await, 413);
+        let shutdown = async {
+            let shutdown = soon(receiver.shutdown(deadline)).await;
+            (shutdown.connections_cut, receiver.stats().connections_open)
+        };
+        let listen = async {
+            assert!(http.closes().await, "our side is told first");
+            // One peer stays, the other leaves once it has heard.
+            (connections_cut > 0).then_some(http)
+        };
+        let (shutdown, _peer) = tokio::join!(shutdown, listen);
+        assert_eq!(shutdown, (connections_cut, 0));
+    }
+}
+
 #[tokio::test]
 async fn shutdown_may_be_asked_for_again() {
     let receiver = start(take_all).await;
@@ -134,6 +157,7 @@ async fn a_peer_that_answers_no_ping_loses_its_connection() {
     assert_eq!(alive.call(&[], &framed(0, &wire(1))).await.code, 0);
 }
 
+/// Faults 69.
 #[tokio::test]
 async fn connections_over_the_limit_wait_for_a_place() {
     let receiver = start_with(take_all, |builder| builder.connections_max(1)).await;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
-use spanwire_receiver::{Accepted, Reason, Received};
+use spanwire_receiver::{Accepted, Reason, Received, channel};
 use support::*;
 use tokio::sync::Semaphore;
 
@@ -30,7 +31,7 @@ async fn a_message_over_the_limit_is_refused_for_good_by_its_length_alone() {
     assert_eq!(receiver.stats().grpc.refused(Reason::TooLarge).requests, 2);
 }
 
-/// Faults 47, 48.
+/// Faults 16, 47, 48.
 #[tokio::test]
 async fn a_message_at_the_limit_passes_and_one_byte_more_does_not() {
     let body = wire(100);
@@ -141,7 +142,7 @@ async fn thirty_million_empty_spans_are_refused_within_the_budget() {
     assert_eq!(receiver.stats().in_flight_bytes, 0);
 }
 
-/// Faults 91.
+/// Faults 91, 92.
 #[tokio::test]
 async fn a_full_budget_asks_the_peer_to_come_back_before_the_message_is_read() {
     let (gate, mut arrivals, answers) = Gate::new();
@@ -175,6 +176,60 @@ async fn a_full_budget_asks_the_peer_to_come_back_before_the_message_is_read() {
     assert_eq!(http2.call(&[], &framed(0, &body)).await.code, 0);
     assert_eq!(receiver.stats().in_flight_bytes, 0);
     assert_eq!(receiver.stats().grpc.refused(Reason::Budget).requests, 1);
+}
+
+/// Faults 92.
+#[tokio::test]
+async fn what_a_sink_is_given_is_counted_with_every_spare_byte() {
+    let (sink, mut requests) = channel(1);
+    let receiver = start(sink).await;
+    let mut http2 = Http2::connect(receiver.grpc_address()).await;
+    let whole = wire(1300);
+    let malformed: Vec<_> = (1..1300).map(|id| Span { trace_id: vec![], ..span(id) }).collect();
+    let part = request_of([vec![span(0)], malformed].concat()).encode_to_vec();
+    let json = serde_json::to_vec(&request(1300)).expect("a request");
+    // Much of zstd's output fills half of the last buffer or less, and chunks do not say how many.
+    for chunks in [None, Some(97), Some(4000)] {
+        for (content, coding, body) in [
+            (PROTOBUF, "identity", whole.clone()),
+            (PROTOBUF, "zstd", zstd(&whole)),
+            (PROTOBUF, "gzip", gzip(&whole)),
+            (PROTOBUF, "identity", part.clone()),
+            (JSON, "identity", json.clone()),
+            (JSON, "zstd", zstd(&json)),
+        ] {
+            let headers = format!("{content}Content-Encoding: {coding}\r\n");
+            let mut http = Http1::connect(receiver.http_address()).await;
+            match chunks {
+                None => http.send(&[head(&headers, body.len()), body].concat()).await,
+                Some(chunk) => http.send(&chunked(&headers, &body, chunk)).await,
+            }
+            assert_eq!(soon(http.answer()).await.status, 200, "{headers}");
+            let received = soon(requests.recv()).await.expect("open");
+            let counted = receiver.stats().in_flight_bytes;
+            let request = Vec::from(received.request);
+            let (len, held) = (request.len(), request.capacity());
+            assert!(held <= counted, "{headers}: {held} bytes held, {counted} counted");
+            assert!(counted <= len + len / 8, "{headers}: {len} bytes, {counted} counted");
+        }
+    }
+    let call = http2.call(&[("grpc-encoding", "zstd")], &framed(1, &zstd(&whole))).await;
+    assert_eq!(call.code, 0);
+    let received = soon(requests.recv()).await.expect("open");
+    assert_eq!(receiver.stats().in_flight_bytes, Vec::from(received.request).capacity());
+}
+
+/// A POST whose body comes in chunks of this many bytes.
+fn chunked(headers: &str, body: &[u8], chunk: usize) -> Vec<u8> {
+    let head = "POST /v1/traces HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n";
+    let mut request = format!("{head}{headers}\r\n").into_bytes();
+    for piece in body.chunks(chunk) {
+        request.extend(format!("{:x}\r\n", piece.len()).into_bytes());
+        request.extend(piece);
+        request.extend(b"\r\n");
+    }
+    request.extend(b"0\r\n\r\n");
+    request
 }
 
 /// Faults 98.

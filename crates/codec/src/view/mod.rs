@@ -46,7 +46,7 @@ mod span;
 mod value;
 
 pub use check::{Malformed, NESTING_MAX, SpanError};
-pub use reject::{Checked, reject_malformed};
+pub use reject::{Checked, Inspected, inspect, reject_malformed};
 pub use request::{EntityRef, Request, Resource, ResourceSpans, Scope, ScopeSpans, framed};
 pub use span::{Event, Link, Span, SpanStatus};
 pub use value::{AnyValue, ArrayValue, KeyValue, KeyValueList};

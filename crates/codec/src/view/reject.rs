@@ -44,6 +44,30 @@ pub struct Checked {
 /// # Ok::<(), spanwire_codec::view::Malformed>(())
 /// ```
 pub fn reject_malformed(request: Bytes) -> Result<Checked, Malformed> {
+    inspect(request)?.reject()
+}
+
+/// Finds malformed spans and leaves them where they are: the first half of [`reject_malformed`], for
+/// a caller who must have room for the copy before it is made.
+///
+/// Cost: one pass over the request, no allocation.
+///
+/// # Errors
+///
+/// [`Malformed`] where the fault doesn't lie within a span.
+///
+/// ```
+/// use bytes::Bytes;
+/// use spanwire_codec::view::inspect;
+///
+/// // One span of which nothing but an id of two bytes is left.
+/// let request = Bytes::from_static(&[0x0A, 8, 0x12, 6, 0x12, 4, 0x0A, 2, 0xC0, 0xFE]);
+/// let inspected = inspect(request)?;
+/// assert_eq!(inspected.copy_bytes_max(), 10);
+/// assert_eq!(inspected.reject()?.rejected, 1);
+/// # Ok::<(), spanwire_codec::view::Malformed>(())
+/// ```
+pub fn inspect(request: Bytes) -> Result<Inspected, Malformed> {
     let mut rejected = 0;
     let mut reason = None;
     let counts = check::request(&request, |body| {
@@ -53,8 +77,34 @@ pub fn reject_malformed(request: Bytes) -> Result<Checked, Malformed> {
         }
     })?;
     let spans = counts.spans - rejected;
-    let request = if rejected == 0 { request } else { rewrite(&request)?.into() };
-    Ok(Checked { request, spans, rejected, reason })
+    Ok(Inspected(Checked { request, spans, rejected, reason }))
+}
+
+/// A request whose malformed spans are known and still in it.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Inspected(Checked);
+
+impl Inspected {
+    /// What [`reject`](Self::reject) may allocate, in bytes, while the request is still there: its
+    /// size, or 0 where no span is malformed.
+    #[must_use]
+    pub fn copy_bytes_max(&self) -> usize {
+        if self.0.rejected == 0 { 0 } else { self.0.request.len() }
+    }
+
+    /// Leaves the malformed spans out. What holds the copy is no larger than that.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] where the framing is wrong, which [`inspect`] has ruled out.
+    pub fn reject(self) -> Result<Checked, Malformed> {
+        let Self(mut checked) = self;
+        if checked.rejected > 0 {
+            checked.request = rewrite(&checked.request)?.into();
+        }
+        Ok(checked)
+    }
 }
 
 fn rewrite(request: &[u8]) -> Result<Vec<u8>, Fault> {
@@ -69,6 +119,7 @@ fn rewrite(request: &[u8]) -> Result<Vec<u8>, Fault> {
             _ => out.extend_from_slice(fields.since(at)),
         }
     }
+    out.shrink_to_fit();
     Ok(out)
 }
 
@@ -134,7 +185,6 @@ fn envelope(
         return Ok(kept);
     }
     let len = out.len() - body_start;
-    #[cfg(test)]
     crate::work::add(len);
     let surplus = varint_len(body.len() as u64) - varint_len(len as u64);
     out.copy_within(body_start.., body_start - surplus);

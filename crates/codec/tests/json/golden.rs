@@ -202,6 +202,7 @@ fn every_field_is_written_as_the_protocol_has_it() {
     assert_eq!(write(&request().encode_to_vec()), compact());
 }
 
+/// Faults 29.
 #[test]
 fn every_field_is_read_from_what_is_written() {
     assert_eq!(read(&compact()), Ok(request()));

@@ -53,6 +53,7 @@ proptest! {
     }
 }
 
+/// Faults 29.
 #[test]
 fn a_span_reads_field_for_field() {
     let bytes = one_span(|span| {
@@ -79,6 +80,7 @@ fn a_span_reads_field_for_field() {
     assert_eq!(span.status, Status::Error { message: "late".into() });
 }
 
+/// Faults 24.
 #[test]
 fn text_that_is_not_utf8_is_repaired_and_counted() {
     let good = one_span(|span| {

@@ -290,6 +290,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
+    /// Faults 4.
     #[test]
     fn a_damaged_request_gets_the_verdict_of_prost(
         request in generate::request(),

@@ -64,7 +64,7 @@ fn a_fault_outside_spans_fails_the_request() {
     assert_eq!(reject_malformed(bytes).expect_err("the scope is cut").offset(), 5);
 }
 
-/// Faults 14.
+/// Faults 14, 32.
 #[test]
 fn a_million_empty_spans_cost_no_more_than_their_bytes() {
     let spans = [0x12, 0].repeat(1_000_000);

@@ -156,7 +156,6 @@ impl<'a> Parser<'a> {
     fn close_long(&mut self, start: usize, room: Room, len: usize) {
         let width = room.bytes;
         let mut needed = varint_len(len as u64);
-        #[cfg(test)]
         crate::work::add(if needed == width { 0 } else { len });
         if needed < width && len > room.moved_max {
             needed = width;
