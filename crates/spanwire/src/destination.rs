@@ -117,7 +117,8 @@ pub struct Otlp {
     /// The proxies on the way. By default none; a [`Builder`](crate::Builder) finds those of the
     /// environment.
     pub proxy: Proxy,
-    /// Longest time for a connection to be made.
+    /// Longest time for a connection to be made; no more than nine tenths of
+    /// [`request_timeout`](Self::request_timeout), so that a failure says where it got stuck.
     pub connect_timeout: Duration,
     /// Longest time for one attempt to be answered; zero is no limit.
     pub request_timeout: Duration,

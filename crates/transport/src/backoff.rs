@@ -240,6 +240,7 @@ mod tests {
             }
         }
 
+        /// Faults 105.
         #[test]
         fn a_wait_lies_between_its_bounds(
             settings in settings(),
@@ -261,6 +262,7 @@ mod tests {
             prop_assert!(wait.as_secs_f64() >= upper * (1.0 - settings.randomization) - tolerance);
         }
 
+        /// Faults 97.
         #[test]
         fn a_delay_the_collector_asked_for_is_a_minimum(
             asked_ms in 0..100_000u64,
@@ -275,6 +277,7 @@ mod tests {
         }
     }
 
+    /// Faults 97.
     #[test]
     fn full_jitter_spreads_evenly_from_zero_to_the_bound() {
         let start = Instant::now();
@@ -289,6 +292,7 @@ mod tests {
         );
     }
 
+    /// Faults 109.
     #[test]
     fn waits_grow_from_the_delay_the_collector_asked_for() {
         let start = Instant::now();
@@ -300,6 +304,7 @@ mod tests {
         assert_eq!(wait(Retry::Backoff), Some(30));
     }
 
+    /// Faults 106.
     #[test]
     fn a_delay_past_the_deadline_makes_a_last_attempt_at_the_deadline() {
         let start = Instant::now();

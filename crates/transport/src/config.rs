@@ -89,7 +89,9 @@ impl TransportConfig {
     ///
     /// Attempts go round all of them. One that cannot be reached, breaks off, runs into a timeout
     /// or answers that it is away (502, 503, 504, UNAVAILABLE) is passed over for 1 s, and longer
-    /// each time, up to 64 s. With all of them away, the one away longest is tried.
+    /// each time, up to 64 s. One that says how long to wait is passed over for at least that, up
+    /// to an hour, and the error does not ask for a wait that another endpoint does not need. With
+    /// all of them away, the one away longest is tried.
     ///
     /// # Errors
     ///
@@ -123,8 +125,8 @@ impl TransportConfig {
 
     /// Sends a header with each request; a name given before is replaced.
     ///
-    /// `user-agent` is put in front of the exporter's own. Values are never shown by `Debug`, and
-    /// HTTP/2 keeps them out of its compression tables.
+    /// `user-agent` is put in front of the exporter's own. The values of all others are never shown
+    /// by `Debug`, and HTTP/2 keeps them out of its compression tables.
     ///
     /// # Errors
     ///
@@ -169,16 +171,20 @@ impl TransportConfig {
         self
     }
 
-    /// Time to open a connection, TLS included. Zero means no limit. Default: 5 s.
+    /// Time to open a connection, TLS included. It ends after nine tenths of the request timeout at
+    /// the latest, so that the error says where the time went. Zero means no limit but that.
+    /// Default: 5 s.
+    ///
+    /// This and all other durations count as a year where they are longer.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = Some(timeout).filter(|t| !t.is_zero());
+        self.connect_timeout = limit(timeout);
         self
     }
 
     /// Time for one attempt, from opening a connection to the end of the answer. Zero means no
     /// limit, as in `OTEL_EXPORTER_OTLP_TIMEOUT`. Default: 10 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.request_timeout = Some(timeout).filter(|t| !t.is_zero());
+        self.request_timeout = limit(timeout);
         self
     }
 
@@ -187,18 +193,19 @@ impl TransportConfig {
     /// `interval` means no pings. Default: 30 s and 10 s.
     ///
     /// Idle connections are not pinged: many gRPC servers close the connection of a client that
-    /// does.
+    /// does. TCP keeps watch over those, and over HTTP/1.1: after `interval` without a byte it sends
+    /// three probes, a third of `timeout` apart. It counts in whole seconds, from 1 s to 9 hours.
     pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
-        self.keep_alive_interval = Some(interval).filter(|i| !i.is_zero());
-        self.keep_alive_timeout = timeout;
+        self.keep_alive_interval = limit(interval);
+        self.keep_alive_timeout = timeout.min(DURATION_MAX);
         self
     }
 
-    /// How many unused connections HTTP/1.1 keeps, and for how long each. HTTP/2 holds one
-    /// connection, for as long. A zero `timeout` means no limit. Default: 16, for 90 s.
+    /// How many unused connections HTTP/1.1 keeps, and for how long each. Where HTTP/2 is spoken or
+    /// may be negotiated, one is kept at least, for as long. A zero `timeout` means no limit. Default: 16, for 90 s.
     pub fn idle_connections(mut self, connections_max: usize, timeout: Duration) -> Self {
         self.idle_connections_max = connections_max;
-        self.idle_timeout = Some(timeout).filter(|t| !t.is_zero());
+        self.idle_timeout = limit(timeout);
         self
     }
 
@@ -216,7 +223,7 @@ impl TransportConfig {
     /// spread say so by GOAWAY or by closing them, and a failure leads to a new one anyway. It
     /// serves where names stand for a changing set of collectors and nothing closes connections.
     pub fn connection_age_max(mut self, age_max: Duration) -> Self {
-        self.connection_age_max = Some(age_max).filter(|age| !age.is_zero());
+        self.connection_age_max = limit(age_max);
         self
     }
 
@@ -243,6 +250,12 @@ impl TransportConfig {
         self.endpoints.first().map(ToString::to_string).unwrap_or_default()
     }
 
+    /// Time to open a connection.
+    pub(crate) fn dial_timeout(&self) -> Option<Duration> {
+        let most = self.request_timeout.map(|timeout| timeout / 10 * 9);
+        [self.connect_timeout, most].into_iter().flatten().min()
+    }
+
     /// Whether HTTP/2 is spoken and nothing else.
     pub(crate) fn speaks_only_h2(&self) -> bool {
         self.protocol == Protocol::Grpc || self.http2_only
@@ -256,7 +269,7 @@ pub enum InvalidConfig {
     /// The endpoint is not `http://` or `https://` and a host, nor the path of a Unix socket.
     #[error("endpoint `{endpoint}`: {reason}")]
     Endpoint {
-        /// The endpoint, cut to 200 characters.
+        /// The endpoint without its query, cut to 200 characters.
         endpoint: String,
         /// What is wrong with it.
         reason: &'static str,
@@ -293,7 +306,11 @@ pub enum InvalidConfig {
         "https needs root certificates: an own CA, or those of the feature tls-native-roots or \
          tls-webpki-roots"
     )]
-    Roots,
+    Roots {
+        /// Why those of the system could not be read, as far as it was said.
+        #[source]
+        source: Option<Source>,
+    },
     /// Certificates or a key cannot be read or used.
     #[error("{what} in {origin}")]
     Pem {
@@ -332,9 +349,17 @@ fn is_reserved(name: &HeaderName) -> bool {
         .contains(name)
 }
 
+/// A setting where zero means no limit.
+fn limit(duration: Duration) -> Option<Duration> {
+    Some(duration.min(DURATION_MAX)).filter(|duration| !duration.is_zero())
+}
+
 fn shorten(text: &str) -> String {
     text.chars().take(200).collect()
 }
+
+/// A year: as good as for ever, and no clock overflows with it, whoever adds it to the time.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// `OTel-OTLP-Exporter-<Language>/<version>`, as "User Agent" of the exporter specification has it
 /// (`specification/protocol/exporter.md`, opentelemetry-specification v1.60).
@@ -363,6 +388,47 @@ mod tests {
             ("http://a/y", "http://b/x")
         );
         assert!(exact.endpoint("b:80").is_err());
+    }
+
+    #[test]
+    fn no_duration_is_longer_than_a_year_and_a_connection_has_less_time_than_its_request() {
+        let config = || TransportConfig::new(Protocol::Grpc, "http://h").expect("valid");
+        let most = config()
+            .connect_timeout(Duration::MAX)
+            .request_timeout(Duration::MAX)
+            .keep_alive(Duration::MAX, Duration::MAX)
+            .idle_connections(1, Duration::MAX)
+            .connection_age_max(Duration::MAX);
+        let durations = [
+            most.connect_timeout,
+            most.request_timeout,
+            most.keep_alive_interval,
+            Some(most.keep_alive_timeout),
+            most.idle_timeout,
+            most.connection_age_max,
+        ];
+        assert_eq!(durations, [Some(DURATION_MAX); 6]);
+
+        let millis = Duration::from_millis;
+        let timeouts = |connect, request| {
+            let config = config().connect_timeout(millis(connect));
+            config.request_timeout(millis(request)).dial_timeout()
+        };
+        assert_eq!(timeouts(5000, 10_000), Some(millis(5000)));
+        assert_eq!(timeouts(5000, 3000), Some(millis(2700)));
+        assert_eq!(timeouts(0, 3000), Some(millis(2700)));
+        assert_eq!(timeouts(5000, 0), Some(millis(5000)));
+        assert_eq!(timeouts(0, 0), None);
+    }
+
+    #[test]
+    fn a_key_in_the_path_or_the_query_of_an_endpoint_stays_hidden() {
+        let config = TransportConfig::new(Protocol::HttpJson, "http://h/hunter1?key=hunter2")
+            .and_then(|config| config.endpoint("http://i:1/hunter3"))
+            .expect("valid");
+        let shown = format!("{config:?}");
+        assert!(shown.contains("h:80") && shown.contains("i:1"), "{shown}");
+        assert!(!shown.contains("hunter"), "{shown}");
     }
 
     #[test]

@@ -2,9 +2,7 @@
 
 use std::error::Error;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use ::http::Uri;
@@ -19,12 +17,14 @@ mod stream;
 mod tunnel;
 
 use resolve::Resolver;
-use stream::{Kind, Stream};
+use stream::Kind;
+pub(crate) use stream::Stream;
 use tunnel::Tunnel;
 
 use crate::config::{InvalidConfig, TransportConfig};
 use crate::endpoint::Endpoint;
 use crate::proxy::Hop;
+use crate::tls::Roots;
 #[cfg(feature = "_tls")]
 use crate::tls::TlsClient;
 
@@ -54,10 +54,12 @@ enum Way {
 }
 
 impl Connector {
-    /// Reads the certificates; dials nothing.
+    /// Reads the certificates, but for `roots`; dials nothing.
+    #[cfg_attr(not(feature = "_tls"), expect(unused_variables, reason = "no TLS, no roots"))]
     pub(crate) fn new(
         config: &TransportConfig,
         endpoint: &Endpoint,
+        roots: &Roots,
     ) -> Result<Self, InvalidConfig> {
         let needs_h2 = config.speaks_only_h2();
         let way = match config.proxy.to(endpoint) {
@@ -70,11 +72,16 @@ impl Connector {
         http.enforce_http(false);
         http.set_nodelay(true);
         // Finds a peer that vanished while no request was open, without pings it may dislike.
-        http.set_keepalive(config.keep_alive_interval);
-        http.set_connect_timeout(config.connect_timeout);
+        if let Some(interval) = config.keep_alive_interval {
+            http.set_keepalive(Some(in_seconds(interval)));
+            http.set_keepalive_interval(Some(in_seconds(config.keep_alive_timeout / PROBES)));
+            http.set_keepalive_retries(Some(PROBES));
+        }
+        let timeout = config.dial_timeout();
+        http.set_connect_timeout(timeout);
         #[cfg(feature = "_tls")]
         let tls = match endpoint.is_https() {
-            true => Some(TlsClient::new(&config.tls, endpoint.host(), !needs_h2)?),
+            true => Some(TlsClient::new(&config.tls, roots, endpoint.host(), !needs_h2)?),
             false => None,
         };
         Ok(Self(Arc::new(Inner {
@@ -82,12 +89,17 @@ impl Connector {
             way,
             http,
             resolver,
-            timeout: config.connect_timeout,
+            timeout,
             #[cfg(feature = "_tls")]
             tls,
             #[cfg(feature = "_tls")]
             needs_h2,
         })))
+    }
+
+    /// Opens a connection.
+    pub(crate) async fn connect(&self) -> Result<TokioIo<Stream>, ConnectError> {
+        self.0.connect().await.map(TokioIo::new)
     }
 
     /// Lets the next connection begin with another address.
@@ -112,32 +124,15 @@ impl Connector {
     }
 }
 
-impl Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// The URL is the endpoint's own, which is known.
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let inner = Arc::clone(&self.0);
-        Box::pin(async move { inner.connect().await.map(TokioIo::new) })
-    }
-}
-
 impl Inner {
     async fn connect(&self) -> Result<Stream, ConnectError> {
         let deadline = Deadline::after(self.timeout);
         #[cfg(unix)]
         if let Some(path) = &self.endpoint.socket {
             let connecting = tokio::net::UnixStream::connect(path);
-            let unix = deadline
-                .bound(Stage::Dial, connecting)
-                .await?
-                .map_err(|error| unreachable(self.endpoint.peer(), error))?;
+            let peer = || self.endpoint.peer();
+            let unix = deadline.bound(Stage::Dial, peer, connecting).await?;
+            let unix = unix.map_err(|error| unreachable(peer(), error))?;
             return Ok(Stream { kind: Kind::Unix(unix), is_h2: false, is_forwarded: false });
         }
         let tcp = match &self.way {
@@ -159,9 +154,9 @@ impl Inner {
 
     async fn dial(&self, to: &Uri, deadline: &Deadline) -> Result<TcpStream, ConnectError> {
         let mut http = self.http.clone();
-        let tcp = deadline.bound(Stage::Dial, http.call(to.clone())).await?;
-        let authority = || to.authority().map(ToString::to_string).unwrap_or_default();
-        tcp.map(TokioIo::into_inner).map_err(|error| unreachable(authority(), error))
+        let peer = || to.authority().map(ToString::to_string).unwrap_or_default();
+        let tcp = deadline.bound(Stage::Dial, peer, http.call(to.clone())).await?;
+        tcp.map(TokioIo::into_inner).map_err(|error| unreachable(peer(), error))
     }
 
     async fn tunnel(
@@ -172,10 +167,11 @@ impl Inner {
     ) -> Result<(), ConnectError> {
         let authority = self.endpoint.peer();
         let opening = tunnel::open(tcp, &authority, hop.authorization.as_ref());
-        match deadline.bound(Stage::Tunnel, opening).await? {
+        let proxy = || hop.address.authority().map(ToString::to_string).unwrap_or_default();
+        match deadline.bound(Stage::Tunnel, proxy, opening).await? {
             Ok(Tunnel::Open) => Ok(()),
-            Ok(Tunnel::Refused { status }) => Err(ConnectError::Refused { status }),
-            Err(error) => Err(ConnectError::Tunnel(Arc::new(error))),
+            Ok(Tunnel::Refused { status }) => Err(ConnectError::Refused { proxy: proxy(), status }),
+            Err(error) => Err(ConnectError::Tunnel { proxy: proxy(), source: Arc::new(error) }),
         }
     }
 
@@ -186,14 +182,15 @@ impl Inner {
         tcp: TcpStream,
         deadline: &Deadline,
     ) -> Result<Stream, ConnectError> {
-        let stream =
-            deadline.bound(Stage::Handshake, tls.handshake(tcp)).await?.map_err(|error| {
-                let fault = crate::tls::fault(&error);
-                ConnectError::Tls { peer: self.endpoint.peer(), fault, source: Arc::new(error) }
-            })?;
+        let peer = || self.endpoint.peer();
+        let stream = deadline.bound(Stage::Handshake, peer, tls.handshake(tcp)).await?;
+        let stream = stream.map_err(|error| {
+            let fault = crate::tls::fault(&error);
+            ConnectError::Tls { peer: peer(), fault, source: Arc::new(error) }
+        })?;
         let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if self.needs_h2 && !is_h2 {
-            return Err(ConnectError::NoHttp2 { peer: self.endpoint.peer() });
+            return Err(ConnectError::NoHttp2 { peer: peer() });
         }
         Ok(Stream { kind: Kind::Tls(Box::new(stream)), is_h2, is_forwarded: false })
     }
@@ -202,6 +199,17 @@ impl Inner {
 fn unreachable(peer: String, source: impl Error + Send + Sync + 'static) -> ConnectError {
     ConnectError::Unreachable { peer, source: Arc::new(source) }
 }
+
+/// As TCP counts.
+fn in_seconds(duration: Duration) -> Duration {
+    Duration::from_secs(duration.as_secs().clamp(1, TCP_SECONDS_MAX))
+}
+
+/// Without an answer to as many in a row, TCP gives the connection up.
+const PROBES: u32 = 3;
+
+/// What Linux takes at most.
+const TCP_SECONDS_MAX: u64 = 32_767;
 
 /// The end of the time for a connection, if there is one.
 struct Deadline(Option<(Instant, Duration)>);
@@ -214,12 +222,13 @@ impl Deadline {
     async fn bound<T>(
         &self,
         stage: Stage,
+        peer: impl FnOnce() -> String,
         step: impl Future<Output = T>,
     ) -> Result<T, ConnectError> {
         match self.0 {
             Some((at, after)) => tokio::time::timeout_at(at, step)
                 .await
-                .map_err(|_| ConnectError::Timeout { after, stage }),
+                .map_err(|_| ConnectError::Timeout { after, stage, peer: peer() }),
             None => Ok(step.await),
         }
     }
@@ -231,19 +240,35 @@ impl Deadline {
 pub(crate) enum ConnectError {
     #[error("cannot reach {peer}")]
     Unreachable { peer: String, source: Arc<dyn Error + Send + Sync> },
-    #[error("timeout after {} ms, {stage}", after.as_millis())]
-    Timeout { after: Duration, stage: Stage },
+    #[error("timeout after {} ms, {stage} {peer}", after.as_millis())]
+    Timeout { after: Duration, stage: Stage, peer: String },
     #[cfg(feature = "_tls")]
     #[error("no TLS with {peer}: {fault}")]
     Tls { peer: String, fault: &'static str, source: Arc<std::io::Error> },
     #[cfg(feature = "_tls")]
     #[error("{peer} does not speak HTTP/2: its TLS did not negotiate `h2` by ALPN")]
     NoHttp2 { peer: String },
-    #[error("the proxy broke off before there was a tunnel")]
-    Tunnel(#[source] Arc<std::io::Error>),
+    #[error("the proxy {proxy} broke off before there was a tunnel")]
+    Tunnel { proxy: String, source: Arc<std::io::Error> },
     /// Becomes an error of its own, as it decides whether to try again.
-    #[error("the proxy refused a tunnel: HTTP {status}")]
-    Refused { status: u16 },
+    #[error("the proxy {proxy} refused a tunnel: HTTP {status}")]
+    Refused { proxy: String, status: u16 },
+}
+
+impl ConnectError {
+    /// Whether certificates may be why.
+    pub(crate) fn is_of_tls(&self) -> bool {
+        match self {
+            #[cfg(feature = "_tls")]
+            Self::Tls { .. } => true,
+            #[cfg(feature = "_tls")]
+            Self::NoHttp2 { .. } => false,
+            Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Tunnel { .. }
+            | Self::Refused { .. } => false,
+        }
+    }
 }
 
 /// Where the time ran out.
@@ -261,7 +286,39 @@ impl std::fmt::Display for Stage {
             Self::Dial => "looking up the name or dialling",
             Self::Tunnel => "waiting for a tunnel through the proxy",
             #[cfg(feature = "_tls")]
-            Self::Handshake => "in the TLS handshake",
+            Self::Handshake => "in the TLS handshake with",
         })
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::config::Protocol;
+
+    #[tokio::test]
+    async fn tcp_gives_up_an_idle_connection_after_three_probes() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let seconds = Duration::from_secs;
+        let cases = [
+            ((seconds(30), seconds(10)), (seconds(30), seconds(3))),
+            ((Duration::from_millis(50), Duration::ZERO), (seconds(1), seconds(1))),
+            ((Duration::MAX, Duration::MAX), (seconds(32_767), seconds(32_767))),
+        ];
+        for ((interval, timeout), expected) in cases {
+            let config = TransportConfig::new(Protocol::Grpc, &url)
+                .expect("valid")
+                .keep_alive(interval, timeout);
+            let roots = Roots::of(&config).expect("none needed");
+            let connector = Connector::new(&config, &config.endpoints[0], &roots).expect("no TLS");
+            let stream = connector.connect().await.expect("listening").into_inner();
+            let Kind::Tcp(tcp) = &stream.kind else { panic!("a TCP endpoint") };
+            let socket = socket2::SockRef::from(tcp);
+            let time = socket.tcp_keepalive_time().expect("open");
+            let apart = socket.tcp_keepalive_interval().expect("open");
+            assert_eq!((time, apart), expected, "{interval:?}, {timeout:?}");
+            assert_eq!(socket.tcp_keepalive_retries().expect("open"), 3);
+        }
     }
 }

@@ -2,19 +2,24 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use ::http::{Request, Response};
+use ::http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Builder, Client, Error as ClientError};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tower_service::Service;
 
 use crate::body::Frames;
 use crate::config::{InvalidConfig, TransportConfig};
-use crate::connect::{ConnectError, Connector};
+use crate::connect::{ConnectError, Connector, Stream};
 use crate::endpoint::Endpoint;
 use crate::error::{SendError, Source};
+use crate::tls::Roots;
 
 /// The pool of one endpoint, which is replaced as a whole.
 ///
@@ -30,21 +35,24 @@ pub(crate) struct Connections {
 
 /// Connections made between two replacements.
 pub(crate) struct Generation {
-    client: Client<Connector, Frames>,
+    client: Client<Dialler, Frames>,
+    /// Its first failure to connect.
+    failed: Arc<OnceLock<ConnectError>>,
     born: Instant,
     /// Of this generation, jitter included.
     age_max: Option<Duration>,
 }
 
 impl Connections {
-    /// Reads the certificates; dials and spawns nothing.
+    /// Reads the certificates, but for `roots`; dials and spawns nothing.
     pub(crate) fn new(
         config: &TransportConfig,
         endpoint: &Endpoint,
+        roots: &Roots,
         now: Instant,
     ) -> Result<Self, InvalidConfig> {
-        let connector = Connector::new(config, endpoint)?;
-        let builder = builder(config);
+        let connector = Connector::new(config, endpoint, roots)?;
+        let builder = builder(config, endpoint);
         let age_max = config.connection_age_max;
         let current = Mutex::new(generation(&builder, &connector, age_max, now));
         Ok(Self { connector, builder, age_max, current })
@@ -72,12 +80,17 @@ impl Connections {
         &self.connector
     }
 
-    /// Adds to `error` that replaced certificates are not used, where that is so: it may be why.
+    /// Adds to `error` that replaced certificates are not used, where that is so and may be why: in
+    /// the handshake, or behind it, as with TLS 1.3 the server's refusal comes after it.
     pub(crate) fn explain(&self, error: SendError) -> SendError {
         let Some(why) = self.connector.unused_files() else { return error };
         let explain = |source| Source::from(UnusedFiles { why, source });
         match error {
-            SendError::Connect(source) => SendError::Connect(explain(source)),
+            SendError::Connect(source)
+                if source.downcast_ref().is_some_and(ConnectError::is_of_tls) =>
+            {
+                SendError::Connect(explain(source))
+            }
             SendError::Disconnect(source) => SendError::Disconnect(explain(source)),
             other => other,
         }
@@ -90,7 +103,7 @@ impl Generation {
         &self,
         request: Request<Frames>,
     ) -> Result<Response<Incoming>, SendError> {
-        self.client.request(request).await.map_err(failure)
+        self.client.request(request).await.map_err(|error| failure(error, self.failed.get()))
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -98,15 +111,47 @@ impl Generation {
     }
 }
 
-fn builder(config: &TransportConfig) -> Builder {
+/// Opens the connections of one generation and keeps why the first one failed.
+///
+/// Requests that wait for a connection that another one opens hear from the client only that there
+/// is none.
+#[derive(Clone)]
+struct Dialler {
+    connector: Connector,
+    failed: Arc<OnceLock<ConnectError>>,
+}
+
+impl Service<Uri> for Dialler {
+    type Response = TokioIo<Stream>;
+    type Error = ConnectError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ConnectError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// The URL is the endpoint's own, which is known.
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let Self { connector, failed } = self.clone();
+        Box::pin(async move {
+            let connection = connector.connect().await;
+            connection.inspect_err(|error| {
+                failed.get_or_init(|| error.clone());
+            })
+        })
+    }
+}
+
+fn builder(config: &TransportConfig, endpoint: &Endpoint) -> Builder {
     let mut builder = Client::builder(TokioExecutor::new());
     let only_h2 = config.speaks_only_h2();
+    let may_be_h2 = only_h2 || endpoint.is_https();
     builder
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(config.idle_timeout)
         // None kept would mean a connection for each request; over HTTP/2 there is one for all.
-        .pool_max_idle_per_host(config.idle_connections_max.max(usize::from(only_h2)))
+        .pool_max_idle_per_host(config.idle_connections_max.max(usize::from(may_be_h2)))
         .http2_only(only_h2)
         .http2_keep_alive_interval(config.keep_alive_interval)
         .http2_keep_alive_timeout(config.keep_alive_timeout)
@@ -123,7 +168,9 @@ fn generation(
     now: Instant,
 ) -> Arc<Generation> {
     let age_max = age_max.map(|age| jittered(age, fastrand::f64()));
-    Arc::new(Generation { client: builder.build(connector.clone()), born: now, age_max })
+    let failed = Arc::default();
+    let dialler = Dialler { connector: connector.clone(), failed: Arc::clone(&failed) };
+    Arc::new(Generation { client: builder.build(dialler), failed, born: now, age_max })
 }
 
 /// `age` less up to a tenth, by `random` from 0 to 1, so that clients that started together do not
@@ -132,21 +179,17 @@ fn jittered(age: Duration, random: f64) -> Duration {
     age - age.mul_f64(0.1 * random.clamp(0.0, 1.0))
 }
 
-fn failure(error: ClientError) -> SendError {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-    while let Some(current) = cause {
-        match current.downcast_ref::<ConnectError>() {
-            Some(ConnectError::Refused { status }) => {
-                return SendError::Proxy { status: *status };
-            }
-            Some(ours) => return SendError::Connect(ours.clone().into()),
-            None => cause = current.source(),
+/// What `error` means, in a generation whose first connection that failed did so for `first`.
+fn failure(error: ClientError, first: Option<&ConnectError>) -> SendError {
+    let own = std::iter::successors(Some(&error as &(dyn Error + 'static)), |&e| e.source())
+        .find_map(|error| error.downcast_ref::<ConnectError>());
+    match own.or(first.filter(|_| error.is_connect())) {
+        Some(ConnectError::Refused { proxy, status }) => {
+            SendError::Proxy { proxy: proxy.clone(), status: *status }
         }
-    }
-    if error.is_connect() {
-        SendError::Connect(error.into())
-    } else {
-        SendError::Disconnect(Broken(error).into())
+        Some(cause) => SendError::Connect(cause.clone().into()),
+        None if error.is_connect() => SendError::Connect(error.into()),
+        None => SendError::Disconnect(Broken(error).into()),
     }
 }
 
@@ -209,9 +252,11 @@ mod tests {
         let config = TransportConfig::new(Protocol::Grpc, "http://localhost:4317")
             .expect("valid")
             .connection_age_max(age_max);
-        Connections::new(&config, &config.endpoints[0], now).expect("no TLS")
+        let roots = Roots::of(&config).expect("none needed");
+        Connections::new(&config, &config.endpoints[0], &roots, now).expect("no TLS")
     }
 
+    /// Faults 97.
     #[test]
     fn a_generation_lasts_for_its_age_less_a_tenth_at_most() {
         let now = Instant::now();

@@ -74,34 +74,40 @@ impl fmt::Display for Endpoint {
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
+        f.write_str(&self.peer())
     }
 }
 
 fn parse_url(text: &str) -> Result<Uri, InvalidConfig> {
-    // Looked for before parsing, so that no error repeats a password.
     let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.contains('@') {
         return Err(InvalidConfig::Credentials);
     }
-    let url: Uri = text.parse().map_err(|_| invalid(text, "not a URL"))?;
-    let Some(scheme) = url.scheme() else {
-        return Err(invalid(text, SCHEMES));
+    let url = match parse_address(text) {
+        Ok(url) => url,
+        // Whatever it was meant to be, what stands before the sign may be a password.
+        Err(_) if text.contains('@') => return Err(InvalidConfig::Credentials),
+        Err(reason) => return Err(invalid(text, reason)),
     };
+    match url.scheme() == Some(&Scheme::HTTPS) && !cfg!(feature = "_tls") {
+        true => Err(InvalidConfig::Tls),
+        false => Ok(url),
+    }
+}
+
+fn parse_address(text: &str) -> Result<Uri, &'static str> {
+    let url: Uri = text.parse().map_err(|_| "not a URL")?;
+    if ![Some(&Scheme::HTTP), Some(&Scheme::HTTPS)].contains(&url.scheme()) {
+        return Err(SCHEMES);
+    }
     if url.host().is_none_or(str::is_empty) {
-        return Err(invalid(text, "names no host"));
+        return Err("names no host");
     }
     if !has_valid_port(&url) {
-        return Err(invalid(text, "the port must be from 0 to 65535"));
+        return Err("the port must be from 0 to 65535");
     }
-    if *scheme == Scheme::HTTP {
-        Ok(url)
-    } else if *scheme == Scheme::HTTPS {
-        if cfg!(feature = "_tls") { Ok(url) } else { Err(InvalidConfig::Tls) }
-    } else {
-        Err(invalid(text, SCHEMES))
-    }
+    Ok(url)
 }
 
 /// Whether what follows the host is a port, or nothing. Parsing a URL lets more pass.
@@ -147,6 +153,8 @@ fn append_signal_path(base: Uri) -> Result<Uri, &'static str> {
 }
 
 fn invalid(endpoint: &str, reason: &'static str) -> InvalidConfig {
+    // A query may hold a key.
+    let endpoint = endpoint.split(['?', '#']).next().unwrap_or_default();
     InvalidConfig::Endpoint { endpoint: endpoint.chars().take(200).collect(), reason }
 }
 
@@ -237,9 +245,23 @@ mod tests {
 
     #[test]
     fn a_password_in_the_endpoint_is_refused_and_not_repeated() {
-        for endpoint in ["http://u:pass@h", "http://u:pa ss@h", "u:pass@h:4317"] {
+        for endpoint in [
+            "http://u:pass@h",
+            "http://u:pa ss@h",
+            "u:pass@h:4317",
+            "http:/u:pass@h:4317",
+            "http://u:pa/ss@h",
+            "http://u:pa?ss@h",
+            "http://u:pa#ss@h",
+            "u/pass@h",
+        ] {
             let error = parse(Protocol::Grpc, endpoint).expect_err("credentials");
-            assert!(!format!("{error} {error:?}").contains("pa"), "{error:?}");
+            assert!(matches!(error, InvalidConfig::Credentials), "{error:?}");
+        }
+        for endpoint in ["h:4318/otlp?key=pass", "http://h:x/otlp?key=pass", "h#pass"] {
+            let error = parse(Protocol::Grpc, endpoint).expect_err("not valid");
+            assert!(matches!(error, InvalidConfig::Endpoint { .. }), "{error:?}");
+            assert!(!format!("{error} {error:?}").contains("pass"), "{error:?}");
         }
         assert!(parse(Protocol::HttpJson, "http://h/a@b").is_ok());
     }

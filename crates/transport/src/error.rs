@@ -20,8 +20,10 @@ pub enum SendError {
     /// The proxy refused to open a tunnel to the collector, which has seen nothing of the body.
     /// Its status decides as the same status of a collector would: 407 (credentials missing or
     /// wrong) is final.
-    #[error("the proxy refused a tunnel to the collector: HTTP {status}")]
+    #[error("the proxy {proxy} refused a tunnel to the collector: HTTP {status}")]
     Proxy {
+        /// Its host and port, without credentials.
+        proxy: String,
         /// The proxy's HTTP status.
         status: u16,
     },
@@ -85,7 +87,7 @@ impl SendError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Connect(_) | Self::Disconnect(_) | Self::Timeout { .. } => Retry::Backoff,
-            Self::Proxy { status } => Self::from_http(*status, None, None).retry(),
+            Self::Proxy { status, .. } => Self::from_http(*status, None, None).retry(),
             Self::Throttle { retry_after: Some(wait), .. } => Retry::After(*wait),
             Self::Throttle { retry_after: None, .. } => Retry::Backoff,
             Self::Reject { .. }
@@ -124,9 +126,8 @@ impl SendError {
     /// Whether later requests should go over other connections.
     pub(crate) fn is_of_the_connection(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Proxy { .. } | Self::Disconnect(_) | Self::Timeout { .. } => {
-                true
-            }
+            Self::Connect(_) | Self::Proxy { .. } | Self::Timeout { .. } => true,
+            Self::Disconnect(source) => !is_refused_stream(&**source),
             Self::Throttle { .. }
             | Self::Reject { .. }
             | Self::Oversize { .. }
@@ -142,6 +143,7 @@ impl SendError {
             Self::Throttle { status, .. } => {
                 matches!(status, Status::Http(502..=504) | Status::Grpc(code::UNAVAILABLE))
             }
+            Self::Disconnect(_) => true,
             other => other.is_of_the_connection(),
         }
     }
@@ -217,6 +219,16 @@ impl fmt::Display for Status {
             },
         }
     }
+}
+
+/// Whether HTTP/2 refused one request and not the connection: there are too many (REFUSED_STREAM and
+/// ENHANCE_YOUR_CALM by RST_STREAM; RFC 9113, sections 6.4 and 7). A new connection would add to
+/// what the server has too much of.
+fn is_refused_stream(error: &(dyn Error + 'static)) -> bool {
+    let refused = [Some(h2::Reason::REFUSED_STREAM), Some(h2::Reason::ENHANCE_YOUR_CALM)];
+    std::iter::successors(Some(error), |&error| error.source())
+        .find_map(|error| error.downcast_ref::<h2::Error>())
+        .is_some_and(|error| error.is_reset() && refused.contains(&error.reason()))
 }
 
 /// The limit in a text about a message that is too large; zero is none.
@@ -392,7 +404,11 @@ mod tests {
         for (status, retry) in
             [(407, Retry::Never), (403, Retry::Never), (502, Retry::Backoff), (503, Retry::Backoff)]
         {
-            assert_eq!(SendError::Proxy { status }.retry(), retry, "{status}");
+            assert_eq!(
+                SendError::Proxy { proxy: "p:3128".into(), status }.retry(),
+                retry,
+                "{status}"
+            );
         }
     }
 

@@ -26,7 +26,7 @@ pub(crate) fn method_url(endpoint: Uri) -> Result<Uri, InvalidConfig> {
     Uri::from_parts(parts).map_err(|error| InvalidConfig::Client(error.into()))
 }
 
-/// Reads an answer to a request of `spans` spans to its end, and judges it.
+/// Judges an answer to a request of `spans` spans. Its body is read to the end, where it counts.
 pub(crate) async fn read(
     response: Response<Incoming>,
     spans: usize,
@@ -191,6 +191,7 @@ mod tests {
         assert_eq!(message.expect("some text").len(), 1024);
     }
 
+    /// Faults 103.
     #[test]
     fn an_ok_with_anything_but_one_message_is_a_success_that_says_nothing() {
         let ok = trailers(&[("grpc-status", "0")]);

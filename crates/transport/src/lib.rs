@@ -19,7 +19,10 @@
 //!   1 KiB and stripped of control characters, redirects are not followed, and more rejected spans
 //!   than were sent are not believed.
 //! - After a failure the next attempt uses a new connection, with names looked up and certificates
-//!   read again, and goes to another endpoint if there is one. What is in flight finishes.
+//!   read again, and goes to another endpoint if there is one. What is in flight finishes. Only
+//!   where HTTP/2 refused a request because there were too many, the connection is kept.
+//! - An endpoint that asks for a wait has it, and only where there is no other the caller hears of
+//!   it.
 //! - TLS fails closed, and an error names its cause: what is wrong with a certificate, where a
 //!   timeout struck, what a proxy answered. No error and no `Debug` shows credentials.
 //! - Brotli over gRPC, https without a TLS feature, unusable certificates, and reserved headers are

@@ -49,7 +49,7 @@ pub(crate) struct Hop {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Exempt {
     All,
-    Network { address: IpAddr, bits: u32 },
+    Network { address: IpAddr, bits: u32, port: Option<u16> },
     Name { suffix: String, port: Option<u16> },
 }
 
@@ -71,9 +71,9 @@ impl Proxy {
     }
 
     /// As the variables that `lookup` finds have it: `HTTPS_PROXY` for endpoints of https,
-    /// `HTTP_PROXY` for the others, `ALL_PROXY` for both, and `NO_PROXY` for what goes without:
-    /// a list of `*`, host names with all that are below them, IP addresses and networks, each
-    /// name with a port if it has one. A lower-case form counts where the upper-case one is absent
+    /// `HTTP_PROXY` for the others, `ALL_PROXY` for what has none of its own, and `NO_PROXY` for what goes without:
+    /// a list of `*`, host names with all that are below them, IP addresses and networks, each with
+    /// a port if it has one (an IPv6 address in brackets then). A lower-case form counts where the upper-case one is absent
     /// or empty.
     ///
     /// `localhost` and loopback addresses go without a proxy always. `HTTP_PROXY` is ignored if
@@ -92,11 +92,16 @@ impl Proxy {
         };
         let is_cgi = lookup("REQUEST_METHOD").is_some();
         let http = first([if is_cgi { "http_proxy" } else { "HTTP_PROXY" }, "http_proxy"]);
-        let all = hop(first(["ALL_PROXY", "all_proxy"]))?;
+        let https = first(["HTTPS_PROXY", "https_proxy"]);
+        // It may be of a kind for other programs, which is no matter where nothing is left for it.
+        let all = match http.is_some() && https.is_some() {
+            true => None,
+            false => hop(first(["ALL_PROXY", "all_proxy"]))?,
+        };
         let exempt = first(["NO_PROXY", "no_proxy"]).map(|(_, list)| list).unwrap_or_default();
         Ok(Self {
             http: hop(http)?.or_else(|| all.clone()),
-            https: hop(first(["HTTPS_PROXY", "https_proxy"]))?.or(all),
+            https: hop(https)?.or(all),
             exempt: exempt.split([',', ' ']).filter_map(Exempt::parse).collect(),
             exempts_loopback: true,
         })
@@ -106,7 +111,7 @@ impl Proxy {
     pub(crate) fn to(&self, endpoint: &Endpoint) -> Option<&Hop> {
         let hop = if endpoint.is_https() { &self.https } else { &self.http };
         let host = endpoint.host().trim_end_matches('.').to_ascii_lowercase();
-        let address: Option<IpAddr> = host.parse().ok();
+        let address = host.parse().ok().map(|address: IpAddr| address.to_canonical());
         let is_loopback = host == "localhost" || address.is_some_and(|a| a.is_loopback());
         let is_exempt = endpoint.socket.is_some()
             || (self.exempts_loopback && is_loopback)
@@ -133,7 +138,10 @@ impl Hop {
         if !scheme.eq_ignore_ascii_case("http") {
             return Err(invalid("only proxies of http:// are supported"));
         }
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if behind.contains('@') {
+            return Err(invalid("user and password must be percent-encoded"));
+        }
         let (credentials, host) = match authority.rsplit_once('@') {
             Some((credentials, host)) => (Some(credentials), host),
             None => (None, authority),
@@ -171,35 +179,38 @@ impl Exempt {
         if entry.is_empty() || entry == "*" {
             return (!entry.is_empty()).then_some(Self::All);
         }
-        let (address, bits) = match entry.split_once('/') {
-            Some((address, bits)) => (address, bits.parse().ok()),
-            None => (entry.as_str(), Some(128)),
-        };
-        let address = address.trim_start_matches('[').trim_end_matches(']').parse();
-        if let (Ok(address), Some(bits)) = (address, bits) {
-            return Some(Self::Network { address, bits });
-        }
-        let (name, port) = match entry.rsplit_once(':') {
-            Some((name, port)) if port.parse::<u16>().is_ok() => (name, port.parse().ok()),
+        let (host, port) = match entry.rsplit_once(':') {
+            // Without brackets all colons of an IPv6 address are its own.
+            Some((host, _)) if host.contains(':') && !host.ends_with(']') => (entry.as_str(), None),
+            Some((host, port)) if port.parse::<u16>().is_ok() => (host, port.parse().ok()),
             _ => (entry.as_str(), None),
         };
-        let suffix = name.trim_start_matches('*').trim_matches('.').to_owned();
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let (address, bits) = match host.split_once('/') {
+            Some((address, bits)) => (address.parse().ok(), bits.parse().ok()),
+            None => (host.parse().ok().map(|ip: IpAddr| ip.to_canonical()), Some(128)),
+        };
+        if let (Some(address), Some(bits)) = (address, bits) {
+            return Some(Self::Network { address, bits, port });
+        }
+        let suffix = host.trim_start_matches('*').trim_matches('.').to_owned();
         Some(Self::Name { suffix, port })
     }
 
     fn covers(&self, host: &str, address: Option<IpAddr>, to_port: u16) -> bool {
-        match self {
-            Self::All => true,
-            Self::Network { address: network, bits } => {
-                address.is_some_and(|address| shares_prefix(address, *network, *bits))
+        let (is_named, port) = match self {
+            Self::All => (true, None),
+            Self::Network { address: network, bits, port } => {
+                (address.is_some_and(|address| shares_prefix(address, *network, *bits)), *port)
             }
             Self::Name { suffix, port } => {
                 let is_below = host
                     .strip_suffix(suffix.as_str())
                     .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-                is_below && port.is_none_or(|port| port == to_port)
+                (is_below, *port)
             }
-        }
+        };
+        is_named && port.is_none_or(|port| port == to_port)
     }
 }
 
@@ -252,6 +263,9 @@ mod tests {
         goes(&[("HTTP_PROXY", ""), ("http_proxy", "e")], "http://h", Some("e"));
         goes(&[], "http://h", None);
         goes(&[("ALL_PROXY", " ")], "http://h", None);
+        let unneeded = [("ALL_PROXY", "socks5://s"), ("HTTP_PROXY", "a"), ("HTTPS_PROXY", "b")];
+        goes(&unneeded, "http://h", Some("a"));
+        goes(&unneeded, "https://h", Some("b"));
         #[cfg(unix)]
         goes(&all, "unix:/run/o.sock", None);
     }
@@ -269,8 +283,8 @@ mod tests {
     /// Faults 123.
     #[test]
     fn no_proxy_names_hosts_domains_networks_and_ports() {
-        let list =
-            "example.com, .internal ,*.star, 10.0.0.0/8,::1,fd00::/8,1.2.3.4,only:4317,[fe80::1]";
+        let list = "example.com, .internal ,*.star, 10.0.0.0/8,::1,fd00::/8,1.2.3.4,only:4317,[fe80::1],\
+             [2001:db8::1]:4317,1.2.3.5:4317";
         let no = [("ALL_PROXY", "p"), ("NO_PROXY", list)];
         for without in [
             "http://example.com",
@@ -284,6 +298,10 @@ mod tests {
             "http://1.2.3.4",
             "http://only:4317",
             "http://[fe80::1]",
+            "http://[::ffff:10.0.0.1]",
+            "http://[::ffff:1.2.3.4]",
+            "http://[2001:db8::1]:4317",
+            "http://1.2.3.5:4317",
         ] {
             goes(&no, without, None);
         }
@@ -294,6 +312,7 @@ mod tests {
             "http://1.2.3.5",
             "http://[fe00::1]",
             "http://only:4318",
+            "http://[2001:db8::1]:4318",
         ] {
             goes(&no, with, Some("p"));
         }
@@ -304,7 +323,12 @@ mod tests {
     /// Faults 123.
     #[test]
     fn the_environment_s_proxy_is_not_for_this_host_and_a_given_one_is_for_all() {
-        for local in ["http://localhost:4317", "http://127.0.0.9", "http://[::1]:4317"] {
+        for local in [
+            "http://localhost:4317",
+            "http://127.0.0.9",
+            "http://[::1]:4317",
+            "http://[::ffff:127.0.0.1]:4317",
+        ] {
             goes(&[("ALL_PROXY", "p")], local, None);
             let proxy = Proxy::url("http://p").expect("valid");
             let endpoint = Endpoint::parse(Protocol::Grpc, local, true).expect("valid");
@@ -322,6 +346,9 @@ mod tests {
             "http://u:hunter2@:80",
             "http://u:hunter2@a b",
             "u:hunter2/@p",
+            "http://user:123/hunter2@p",
+            "http://user:123?hunter2@p",
+            "http://user:123#hunter2@p",
         ] {
             let error = Proxy::url(url).expect_err(url);
             assert!(matches!(error, InvalidConfig::Proxy { setting: "proxy", .. }), "{error:?}");

@@ -100,7 +100,8 @@ pub(crate) fn clean(text: &[u8]) -> Option<Box<str>> {
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    let shown = shown.trim();
+    // A replacement sign is longer than the byte it stands for.
+    let shown = shown[..shown.floor_char_boundary(MESSAGE_BYTES_MAX)].trim();
     (!shown.is_empty()).then(|| shown.into())
 }
 
@@ -196,6 +197,8 @@ mod tests {
         assert_eq!(clean(b" a\x1b[31m\nb\0 ").as_deref(), Some("a [31m b"));
         assert_eq!(clean(b"a\xFFb").as_deref(), Some("a\u{FFFD}b"));
         assert_eq!(clean(b"\n "), None);
+        let garbage = clean(&[0xFF; 2000]).expect("replacement signs");
+        assert_eq!((garbage.len(), garbage.chars().count()), (1023, 341));
     }
 
     /// Faults 111.

@@ -9,12 +9,17 @@ mod client;
 mod files;
 
 #[cfg(feature = "_tls")]
+mod roots;
+
+#[cfg(feature = "_tls")]
 pub(crate) use client::{TlsClient, fault};
+#[cfg(feature = "_tls")]
+pub(crate) use roots::Roots;
 
 /// Certificates or a key in PEM (RFC 7468).
 #[derive(Clone, PartialEq, Eq)]
 pub enum Pem {
-    /// A file of 4 MiB at most. It is read when the transport is made and looked at again for each
+    /// A regular file of 4 MiB at most. It is read when the transport is made and looked at again for each
     /// new connection, so that a file replaced on disk is used from then on.
     File(PathBuf),
     /// The PEM itself.
@@ -39,8 +44,9 @@ pub enum Pem {
 /// ```
 ///
 /// A file that is replaced by one that cannot be used, or is half written, changes nothing: the
-/// connections are made with what was read before, and the next attempt that fails says so. In no
-/// case is a connection made without TLS.
+/// connections are made with what was read before, and an attempt that then fails in the handshake
+/// or on a connection says so. The same holds while a disk does not answer. In no case is a
+/// connection made without TLS.
 ///
 /// Revocation is not checked: no list of it is at hand. Certificates that live shortly are the
 /// remedy, and the reason why files are looked at again.
@@ -84,6 +90,20 @@ impl Tls {
     pub fn server_name(mut self, name: &str) -> Self {
         self.server_name = Some(name.to_owned());
         self
+    }
+}
+
+/// Stands for the root certificates, where there is no TLS.
+#[cfg(not(feature = "_tls"))]
+pub(crate) struct Roots;
+
+#[cfg(not(feature = "_tls"))]
+impl Roots {
+    #[expect(clippy::unnecessary_wraps, reason = "with TLS they may be missing")]
+    pub(crate) fn of(
+        _: &crate::config::TransportConfig,
+    ) -> Result<Self, crate::config::InvalidConfig> {
+        Ok(Self)
     }
 }
 

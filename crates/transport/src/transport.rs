@@ -10,9 +10,10 @@ use crate::compression::Compression;
 use crate::config::{InvalidConfig, Protocol, TransportConfig};
 use crate::connections::{Connections, Generation};
 use crate::encode::{self, EncodeError, Encoded};
-use crate::error::SendError;
+use crate::error::{Retry, SendError};
 use crate::request::{self, Template};
 use crate::response::Accepted;
+use crate::tls::Roots;
 
 /// A destination with its connections.
 ///
@@ -22,8 +23,8 @@ use crate::response::Accepted;
 /// when they are needed.
 ///
 /// After a failure, requests go over new connections: names are looked up and certificates read
-/// again, and another address comes first. With several endpoints the next attempt goes to another
-/// one.
+/// again, and another address comes first; but not where HTTP/2 refused one of too many requests.
+/// With several endpoints the next attempt goes to another one.
 pub struct Transport {
     endpoints: Box<[Target]>,
     balance: Mutex<Balance>,
@@ -48,8 +49,9 @@ impl Transport {
     /// [`InvalidConfig::Client`], if the settings of TLS cannot be used.
     pub fn new(config: &TransportConfig) -> Result<Self, InvalidConfig> {
         let now = now();
+        let roots = Roots::of(config)?;
         let target = |endpoint| {
-            let connections = Connections::new(config, endpoint, now)?;
+            let connections = Connections::new(config, endpoint, &roots, now)?;
             let template = Template::new(config, endpoint, connections.connector())?;
             Ok(Target { connections, template })
         };
@@ -80,7 +82,9 @@ impl Transport {
     /// Makes one attempt to send `encoded`, and waits for the answer. Must run in a Tokio runtime
     /// with its timer and its I/O switched on, always the same one: connections live there.
     ///
-    /// Dropping the future gives the attempt up; the collector may have taken the spans.
+    /// Dropping the future gives the attempt up; the collector may have taken the spans. Nothing is
+    /// learnt from it, so what ends attempts that take too long is the request timeout: after that
+    /// other connections, and another endpoint, have their turn.
     ///
     /// # Errors
     ///
@@ -94,32 +98,45 @@ impl Transport {
         let target = &self.endpoints[pick.index];
         let generation = target.connections.current(started);
         let attempt = request::exchange(&generation, &target.template, encoded);
-        let outcome = match self.request_timeout {
+        let mut outcome = match self.request_timeout {
             Some(after) => tokio::time::timeout(after, attempt)
                 .await
                 .unwrap_or(Err(SendError::Timeout { after })),
             None => attempt.await,
         };
-        self.learn(pick, &generation, &outcome);
+        self.learn(pick, &generation, &mut outcome);
         outcome.map_err(|error| target.connections.explain(error))
     }
 
     /// Draws the conclusions for the attempts to come.
+    ///
+    /// An endpoint that asks for quiet speaks for itself. Where there are others, it is left alone
+    /// for that time, and the caller hears only how long there is nobody else.
     fn learn(
         &self,
         pick: Pick,
         generation: &Arc<Generation>,
-        outcome: &Result<Accepted, SendError>,
+        outcome: &mut Result<Accepted, SendError>,
     ) {
         let now = now();
-        let failure = outcome.as_ref().err();
-        if failure.is_some_and(SendError::is_of_the_connection) {
+        let failure = outcome.as_mut().err();
+        if failure.as_ref().is_some_and(|failure| failure.is_of_the_connection()) {
             self.endpoints[pick.index].connections.retire(generation, now);
         }
-        if failure.is_some_and(SendError::is_of_the_endpoint) {
-            self.balance().failed(pick, now);
-        } else {
-            self.balance().answered(pick);
+        let mut balance = self.balance();
+        let Some(failure) = failure else { return balance.answered(pick, now) };
+        let asked = match failure.retry() {
+            Retry::After(asked) => asked,
+            Retry::Never | Retry::Backoff => Duration::ZERO,
+        };
+        if !failure.is_of_the_endpoint() && asked.is_zero() {
+            return balance.answered(pick, now);
+        }
+        balance.failed(pick, now, asked);
+        if let SendError::Throttle { retry_after, .. } = failure
+            && let Some(others) = balance.others_due_in(pick.index, now)
+        {
+            *retry_after = retry_after.map(|asked| asked.min(others)).filter(|w| !w.is_zero());
         }
     }
 

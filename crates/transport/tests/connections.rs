@@ -5,11 +5,11 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use spanwire_transport::{
-    Accepted, Protocol, Retry, SendError, Status, Transport, TransportConfig,
+    Accepted, Protocol, Proxy, Retry, SendError, Status, Transport, TransportConfig,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -182,16 +182,112 @@ async fn a_connection_unused_for_too_long_is_not_used_again() {
 /// Faults 115.
 #[tokio::test]
 async fn after_a_timeout_the_next_attempt_has_a_new_connection() {
-    for protocol in PROTOCOLS {
-        let (collector, permits) = slow_collector().await;
-        let config = config(protocol, &collector.url()).request_timeout(Duration::from_millis(400));
+    async fn first_is_silent(protocol: Protocol) {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let collector = Collector::start(move |_| {
+            let is_first = requests.fetch_add(1, Ordering::SeqCst) == 0;
+            async move { if is_first { std::future::pending().await } else { ok() } }
+        })
+        .await;
+        let config = config(protocol, &collector.url()).request_timeout(Duration::from_secs(2));
         let transport = transport(&config);
         let error = send_to(&transport).await.expect_err("silence");
         assert!(matches!(error, SendError::Timeout { .. }), "{error:?}");
-        permits.add_permits(2);
         taken(&transport).await;
         assert_eq!(collector.connections(), 2);
     }
+    tokio::join!(first_is_silent(PROTOCOLS[0]), first_is_silent(PROTOCOLS[1]));
+}
+
+#[tokio::test]
+async fn durations_without_bounds_break_nothing() {
+    for protocol in PROTOCOLS {
+        let collector = Collector::answering(ok).await;
+        let config = config(protocol, &collector.url())
+            .connect_timeout(Duration::MAX)
+            .request_timeout(Duration::MAX)
+            .keep_alive(Duration::MAX, Duration::MAX)
+            .idle_connections(4, Duration::MAX)
+            .connection_age_max(Duration::MAX);
+        let transport = transport(&config);
+        for _ in 0..3 {
+            taken(&transport).await;
+        }
+        assert_eq!(collector.connections(), 1);
+    }
+}
+
+/// Faults 80.
+#[tokio::test]
+async fn a_request_that_http2_refuses_leaves_the_connection_to_the_others() {
+    let cases = [
+        (h2::Reason::REFUSED_STREAM, 1),
+        (h2::Reason::ENHANCE_YOUR_CALM, 1),
+        // Not a matter of how many there are: another connection may be better.
+        (h2::Reason::INTERNAL_ERROR, 2),
+    ];
+    for (reason, expected) in cases {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let accepted = connections.clone();
+        tokio::spawn(async move {
+            let is_first = Arc::new(AtomicBool::new(true));
+            while let Ok((socket, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::SeqCst);
+                let is_first = is_first.clone();
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(socket).await.expect("a client");
+                    while let Some(Ok((_request, mut answer))) = connection.accept().await {
+                        if is_first.swap(false, Ordering::SeqCst) {
+                            answer.send_reset(reason);
+                            continue;
+                        }
+                        let head = http(200, &[("grpc-status", "0")], "").map(|_| ());
+                        answer.send_response(head, true).expect("open");
+                    }
+                });
+            }
+        });
+        let transport = transport(&config(Protocol::Grpc, &url));
+        let error = send_to(&transport).await.expect_err("refused");
+        assert!(matches!(error, SendError::Disconnect(_)), "{error:?}");
+        assert_eq!(error.retry(), Retry::Backoff);
+        let _ = send_to(&transport).await.expect("the next one is taken");
+        assert_eq!(connections.load(Ordering::SeqCst), expected, "{reason:?}");
+    }
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_a_connection_fail_with_it_and_for_its_reason() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let proxy = Proxy::url(&silent.local_addr().expect("bound").to_string()).expect("valid");
+    let dialled = Arc::new(AtomicUsize::new(0));
+    let accepted = dialled.clone();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((socket, _)) = silent.accept().await {
+            accepted.fetch_add(1, Ordering::SeqCst);
+            open.push(socket);
+        }
+    });
+    let config = config(Protocol::Grpc, "http://collector.example:4317")
+        .proxy(proxy)
+        .connect_timeout(Duration::from_millis(300));
+    let transport = Arc::new(transport(&config));
+    let mut sends = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let transport = transport.clone();
+        sends.spawn(async move { send_to(&transport).await });
+    }
+    for outcome in sends.join_all().await {
+        let error = outcome.expect_err("nobody answers");
+        assert!(matches!(error, SendError::Connect(_)), "{error:?}");
+        assert!(causes(&error).contains("timeout after 300 ms"), "{}", causes(&error));
+    }
+    assert_eq!(dialled.load(Ordering::SeqCst), 1, "not one after the other");
+    let _ = send_to(&transport).await.expect_err("nobody answers");
+    assert_eq!(dialled.load(Ordering::SeqCst), 2, "later ones dial again");
 }
 
 /// Faults 115.
@@ -430,6 +526,51 @@ async fn an_endpoint_that_says_it_is_away_is_passed_over_and_one_that_refuses_is
     assert_eq!((unavailable.seen().len(), busy.seen().len()), (1, 9));
 }
 
+/// A collector that asks every client to wait for `seconds`.
+async fn throttling(status: u16, seconds: &'static str) -> Collector {
+    Collector::answering(move || http(status, &[("retry-after", seconds)], "")).await
+}
+
+/// Faults 106.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_asks_for_quiet_has_it_and_the_others_take_its_share() {
+    for status in [429, 503] {
+        let (throttled, living) = (throttling(status, "30").await, Collector::answering(ok).await);
+        let config = timeless(Protocol::HttpProtobuf, &throttled.url(), &living.url());
+        let transport = transport(&config);
+        let error = send_to(&transport).await.expect_err("asks for quiet");
+        assert_eq!(error.retry(), Retry::Backoff, "the other endpoint can be tried: {error:?}");
+        tokio::time::advance(Duration::from_millis(29_999)).await;
+        for _ in 0..10 {
+            taken(&transport).await;
+        }
+        assert_eq!((throttled.seen().len(), living.seen().len()), (1, 10));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let outcomes = [send_to(&transport).await, send_to(&transport).await];
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 1, "{outcomes:?}");
+    }
+}
+
+/// Faults 106.
+#[tokio::test(start_paused = true)]
+async fn when_all_endpoints_ask_for_quiet_the_wait_is_until_the_first_can_be_tried() {
+    for waits in [["10", "30"], ["30", "10"]] {
+        let collectors = [throttling(503, waits[0]).await, throttling(503, waits[1]).await];
+        let config = timeless(Protocol::HttpProtobuf, &collectors[0].url(), &collectors[1].url());
+        let transport = transport(&config);
+        let error = send_to(&transport).await.expect_err("asks for quiet");
+        assert_eq!(error.retry(), Retry::Backoff);
+        let error = send_to(&transport).await.expect_err("asks for quiet");
+        assert_eq!(error.retry(), Retry::After(Duration::from_secs(10)), "{waits:?}");
+    }
+    let alone = throttling(503, "7200").await;
+    let transport = transport(&config(Protocol::HttpProtobuf, &alone.url()));
+    for _ in 0..2 {
+        let error = send_to(&transport).await.expect_err("asks for quiet");
+        assert_eq!(error.retry(), Retry::After(Duration::from_secs(7200)), "as it asked");
+    }
+}
+
 /// Faults 118.
 #[tokio::test]
 async fn a_connect_timeout_says_where_the_time_went() {
@@ -441,7 +582,8 @@ async fn a_connect_timeout_says_where_the_time_went() {
     assert!(matches!(error, SendError::Connect(_)), "{error:?}");
     let causes = causes(&error);
     assert!(
-        causes.contains("cannot reach 192.0.2.1:4317") || causes.contains("dialling"),
+        causes.contains("cannot reach 192.0.2.1:4317")
+            || causes.contains("dialling 192.0.2.1:4317"),
         "{causes}"
     );
 }

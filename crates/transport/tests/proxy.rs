@@ -123,10 +123,15 @@ async fn a_proxy_that_wants_other_credentials_is_not_asked_again() {
     let refusal = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
     let proxy = ConnectProxy::start(Some(refusal)).await;
     let transport = through(&proxy.url(), config(Protocol::Grpc, "http://collector.example:4317"));
-    let error = send_to(&transport).await.expect_err("407");
-    assert!(matches!(error, SendError::Proxy { status: 407 }), "{error:?}");
-    assert_eq!(error.retry(), Retry::Never);
-    assert!(!format!("{error:?} {}", causes(&error)).contains("opensesame"), "{error:?}");
+    // One dials and the other waits for it; both hear why it was refused.
+    let (first, second) = tokio::join!(send_to(&transport), send_to(&transport));
+    for error in [first.expect_err("407"), second.expect_err("407")] {
+        assert!(matches!(error, SendError::Proxy { status: 407, .. }), "{error:?}");
+        assert_eq!(error.retry(), Retry::Never);
+        assert!(error.to_string().contains(&proxy.addr.to_string()), "{error}");
+        assert!(!format!("{error:?} {}", causes(&error)).contains("opensesame"), "{error:?}");
+    }
+    assert_eq!(proxy.asked().len(), 1);
 
     let proxy = Collector::answering(|| http(407, &[], "")).await;
     let url = format!("http://al:opensesame@{}", proxy.addr);
@@ -143,7 +148,7 @@ async fn a_proxy_whose_way_is_closed_for_now_is_asked_again() {
     let transport = through(&proxy.url(), config(Protocol::Grpc, "http://collector.example:4317"));
     for _ in 0..2 {
         let error = send_to(&transport).await.expect_err("503");
-        assert!(matches!(error, SendError::Proxy { status: 503 }), "{error:?}");
+        assert!(matches!(error, SendError::Proxy { status: 503, .. }), "{error:?}");
         assert_eq!(error.retry(), Retry::Backoff);
     }
     assert_eq!(proxy.asked().len(), 2);
@@ -159,14 +164,22 @@ async fn a_proxy_that_is_not_there_or_says_nothing_or_nonsense_is_named_as_the_c
 
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = silent.local_addr().expect("bound").to_string();
-    let config = endpoint().connect_timeout(Duration::from_millis(100));
-    let error = send_to(&through(&url, config)).await.expect_err("silence");
-    assert!(matches!(error, SendError::Connect(_)), "{error:?}");
-    assert!(causes(&error).contains("tunnel through the proxy"), "{}", causes(&error));
+    let hasty = [
+        endpoint().connect_timeout(Duration::from_millis(90)),
+        // As with a firewall that answers nothing, and less time in all than a connection may take.
+        endpoint().request_timeout(Duration::from_millis(100)),
+    ];
+    for config in hasty {
+        let error = send_to(&through(&url, config)).await.expect_err("silence");
+        assert!(matches!(error, SendError::Connect(_)), "{error:?}");
+        let expected = format!("timeout after 90 ms, waiting for a tunnel through the proxy {url}");
+        assert!(causes(&error).contains(&expected), "{}", causes(&error));
+    }
 
     let proxy = ConnectProxy::start(Some("SSH-2.0-OpenSSH_9.9\r\n\r\n")).await;
     let error = send_to(&through(&proxy.url(), endpoint())).await.expect_err("not HTTP");
     assert!(causes(&error).contains("the proxy does not speak HTTP"), "{}", causes(&error));
+    assert!(causes(&error).contains(&proxy.addr.to_string()), "{}", causes(&error));
     assert_eq!(error.retry(), Retry::Backoff);
 }
 

@@ -122,7 +122,7 @@ mod tests {
         }
     }
 
-    /// Faults 118.
+    /// Faults 118, 119.
     #[tokio::test]
     async fn a_record_that_changed_is_seen_by_the_next_connection() {
         let record = Arc::new(Mutex::new("10.0.0.1"));

@@ -34,15 +34,22 @@ pub(super) async fn open(
     request.extend_from_slice(b"\r\n");
     tcp.write_all(&request).await?;
 
-    let head = read_head(tcp).await?;
-    match status(&head).ok_or_else(|| invalid("the proxy does not speak HTTP"))? {
-        200..=299 => Ok(Tunnel::Open),
-        status => Ok(Tunnel::Refused { status }),
+    let mut bytes_left = HEAD_BYTES_MAX;
+    loop {
+        let head = read_head(tcp, bytes_left).await?;
+        bytes_left = bytes_left.saturating_sub(head.len());
+        match status(&head).ok_or_else(|| invalid("the proxy does not speak HTTP"))? {
+            // Interim answers go before the one that counts (RFC 9110, section 15.2); 101 is final,
+            // and nobody has asked for it.
+            100 | 102..=199 => {}
+            200..=299 => return Ok(Tunnel::Open),
+            status => return Ok(Tunnel::Refused { status }),
+        }
     }
 }
 
 /// The answer up to the empty line behind its headers.
-async fn read_head(tcp: &mut TcpStream) -> io::Result<Vec<u8>> {
+async fn read_head(tcp: &mut TcpStream, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     let mut ahead = [0; 1024];
     loop {
@@ -60,11 +67,11 @@ async fn read_head(tcp: &mut TcpStream) -> io::Result<Vec<u8>> {
         }
         let mut taken = vec![0; head.len() - before];
         tcp.read_exact(&mut taken).await?;
+        if head.len() > bytes_max {
+            return Err(invalid("the proxy's answer is too long"));
+        }
         if end.is_some() {
             return Ok(head);
-        }
-        if head.len() > HEAD_BYTES_MAX {
-            return Err(invalid("the proxy's answer is too long"));
         }
     }
 }
@@ -80,6 +87,7 @@ fn invalid(reason: &'static str) -> io::Error {
 }
 
 const END: &[u8] = b"\r\n\r\n";
+/// Of all answers, interim ones included.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 #[cfg(test)]
@@ -119,10 +127,13 @@ mod tests {
     /// Faults 123.
     #[tokio::test]
     async fn the_bytes_behind_the_answer_belong_to_the_connection() {
-        let cases: [&[&str]; 3] = [
+        let cases: [&[&str]; 4] = [
             &["HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\nPRI"],
             &["HTTP/1.0 200\r", "\n\r", "\nPR", "I"],
             &["HTTP/1.1 204 No Content\r\n\r\n", "PRI"],
+            &[
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200\r\n\r\nPRI",
+            ],
         ];
         for pieces in cases {
             let (outcome, behind) = through(pieces).await;
@@ -146,6 +157,10 @@ mod tests {
         for pieces in nonsense {
             assert!(through(pieces).await.0.is_err(), "{pieces:?}");
         }
+        let (outcome, _) = through(&["HTTP/1.1 101 Switching Protocols\r\n\r\n"]).await;
+        assert_eq!(outcome.expect("an answer"), Tunnel::Refused { status: 101 });
         assert!(through(&[&"x".repeat(20_000)]).await.0.is_err(), "without end");
+        let (outcome, _) = through(&[&"HTTP/1.1 100\r\n\r\n".repeat(1200)]).await;
+        assert!(outcome.expect_err("no end either").to_string().contains("too long"));
     }
 }

@@ -7,11 +7,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::files::{CHAIN, Material, unusable};
-use super::{Pem, Tls};
+use super::{Pem, Roots, Tls};
 use crate::config::InvalidConfig;
 
 /// Makes connections of TCP into connections of TLS.
@@ -19,8 +20,10 @@ pub(crate) struct TlsClient {
     settings: Tls,
     server_name: ServerName<'static>,
     offers_http1: bool,
-    /// Those of the build; they are read once, as they change with the system and not with us.
+    /// Those of the build; `None` with an own CA.
     roots: Option<Arc<RootCertStore>>,
+    /// One thread at a time looks at the files, however long the disk takes.
+    reloading: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
@@ -32,19 +35,17 @@ struct State {
 }
 
 impl TlsClient {
-    /// Reads all certificates. `host` is the endpoint's.
+    /// Reads all certificates but `roots`. `host` is the endpoint's.
     pub(crate) fn new(
         settings: &Tls,
+        roots: &Roots,
         host: &str,
         offers_http1: bool,
     ) -> Result<Arc<Self>, InvalidConfig> {
         let name = settings.server_name.as_deref().unwrap_or(host);
         let server_name = ServerName::try_from(name.to_owned())
             .map_err(|_| InvalidConfig::ServerName { name: name.chars().take(200).collect() })?;
-        let roots = match settings.ca {
-            Some(_) => None,
-            None => Some(Arc::new(roots_of_the_build()?)),
-        };
+        let roots = roots.store();
         let material = Material::read(settings)?;
         let config = client_config(settings, &material, roots.as_ref(), offers_http1)?;
         let fingerprint = material.fingerprint();
@@ -53,6 +54,7 @@ impl TlsClient {
             server_name,
             offers_http1,
             roots,
+            reloading: Arc::new(Semaphore::new(1)),
             state: Mutex::new(State { config, fingerprint, unused: None }),
         }))
     }
@@ -62,10 +64,18 @@ impl TlsClient {
         self: &Arc<Self>,
         tcp: TcpStream,
     ) -> io::Result<TlsStream<TcpStream>> {
-        if self.has_files() {
+        // While another connection looks at them, what was read before is good enough.
+        if self.has_files()
+            && let Ok(turn) = Arc::clone(&self.reloading).try_acquire_owned()
+        {
             // Disks can be slow, and this is the thread of all requests.
             let this = Arc::clone(self);
-            tokio::task::spawn_blocking(move || this.reload()).await.map_err(io::Error::other)?;
+            let reloading = tokio::task::spawn_blocking(move || {
+                this.reload();
+                // Held to here even if nobody waits any more.
+                drop(turn);
+            });
+            reloading.await.map_err(io::Error::other)?;
         }
         let config = Arc::clone(&self.lock().config);
         TlsConnector::from(config).connect(self.server_name.clone(), tcp).await
@@ -120,7 +130,7 @@ fn client_config(
     let roots = match (material.roots(settings)?, roots) {
         (Some(own), _) => Arc::new(own),
         (None, Some(roots)) => Arc::clone(roots),
-        (None, None) => return Err(InvalidConfig::Roots),
+        (None, None) => return Err(InvalidConfig::Roots { source: None }),
     };
     let builder = ClientConfig::builder_with_provider(provider())
         // TLS 1.2 and 1.3; rustls has nothing older.
@@ -151,19 +161,6 @@ fn provider() -> Arc<CryptoProvider> {
     }
 }
 
-fn roots_of_the_build() -> Result<RootCertStore, InvalidConfig> {
-    #[cfg_attr(
-        not(any(feature = "tls-native-roots", feature = "tls-webpki-roots")),
-        expect(unused_mut, reason = "a build without roots has nothing to add")
-    )]
-    let mut roots = RootCertStore::empty();
-    #[cfg(feature = "tls-native-roots")]
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    #[cfg(feature = "tls-webpki-roots")]
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    if roots.is_empty() { Err(InvalidConfig::Roots) } else { Ok(roots) }
-}
-
 /// What is wrong with the peer, in words that name it without its details.
 pub(crate) fn fault(error: &io::Error) -> &'static str {
     let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
@@ -192,5 +189,42 @@ pub(crate) fn fault(error: &io::Error) -> &'static str {
         rustls::Error::AlertReceived(_) => "it refused the handshake",
         rustls::Error::InvalidMessage(_) => "it does not speak TLS",
         _ => "the handshake failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::{Protocol, TransportConfig};
+
+    /// A failing handshake, which has looked at the files if it could.
+    async fn handshake(client: &Arc<TlsClient>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let tcp = TcpStream::connect(listener.local_addr().expect("bound")).await;
+        drop(listener);
+        assert!(client.handshake(tcp.expect("listening")).await.is_err(), "nobody answers");
+    }
+
+    /// Faults 121.
+    #[tokio::test]
+    async fn files_are_looked_at_by_one_connection_at_a_time_and_the_others_do_not_wait() {
+        let authority = rcgen::generate_simple_self_signed(vec![]).expect("a certificate");
+        let path: PathBuf =
+            std::env::temp_dir().join(format!("spanwire-{}-reload.pem", std::process::id()));
+        std::fs::write(&path, authority.cert.pem()).expect("written");
+        let settings = Tls::new().ca(Pem::File(path.clone()));
+        let config = TransportConfig::new(Protocol::Grpc, "https://localhost").expect("has TLS");
+        let roots = Roots::of(&config.tls(settings.clone())).expect("none needed");
+        let client = TlsClient::new(&settings, &roots, "localhost", false).expect("usable");
+        std::fs::remove_file(&path).expect("was there");
+
+        let slow = Arc::clone(&client.reloading).acquire_owned().await.expect("never closed");
+        handshake(&client).await;
+        assert!(client.unused_files().is_none(), "somebody else looks at them");
+        drop(slow);
+        handshake(&client).await;
+        assert!(client.unused_files().is_some(), "one that is gone");
     }
 }

@@ -79,6 +79,10 @@ fn read(what: &'static str, pem: &Pem) -> Result<Vec<u8>, InvalidConfig> {
         Pem::File(path) => path,
     };
     let read = || -> io::Result<Vec<u8>> {
+        // A pipe would block for ever, before its first byte.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
         let mut bytes = Vec::new();
         File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > FILE_BYTES_MAX {

@@ -101,7 +101,20 @@ impl Collector {
         F: Fn(Seen) -> A + Send + Sync + 'static,
         A: Future<Output = Response<Reply>> + Send + 'static,
     {
-        let listener = TcpListener::bind(ANY_PORT).await.expect("a free port");
+        Self::with_tls_on(ANY_PORT, config, answer).await
+    }
+
+    /// Speaks TLS where another one was.
+    pub(crate) async fn with_tls_on<F, A>(
+        addr: SocketAddr,
+        config: rustls::ServerConfig,
+        answer: F,
+    ) -> Self
+    where
+        F: Fn(Seen) -> A + Send + Sync + 'static,
+        A: Future<Output = Response<Reply>> + Send + 'static,
+    {
+        let listener = TcpListener::bind(addr).await.expect("a free port");
         let addr = listener.local_addr().expect("bound");
         let acceptor = TlsAcceptor::from(Arc::new(config));
         Self::serve(addr, Listener::Tls(listener, acceptor), true, answer)

@@ -1,9 +1,9 @@
 //! Certificates in files that are wrong, or change.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use spanwire_transport::{InvalidConfig, Pem, Protocol, Tls, Transport};
+use spanwire_transport::{InvalidConfig, Pem, Protocol, SendError, Tls, Transport};
 use tokio::time::Instant;
 
 use crate::pki::{Authority, Leaf};
@@ -84,8 +84,17 @@ fn a_file_that_is_missing_or_wrong_is_named_when_the_transport_is_made() {
 
 #[cfg(unix)]
 #[test]
-fn a_file_without_end_is_not_read_to_it() {
-    let text = refusal(Tls::new().ca(Pem::File(Path::new("/dev/zero").to_owned())));
+fn what_is_no_file_or_too_large_a_one_is_not_read() {
+    let folder = Folder::new("no-file");
+    let pipe = folder.0.join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("a system with pipes").success());
+    for path in [pipe, folder.0.clone(), PathBuf::from("/dev/zero")] {
+        let text = refusal(Tls::new().ca(Pem::File(path)));
+        assert!(text.ends_with("not a regular file"), "{text}");
+    }
+    let large = folder.put("large.pem", &"x".repeat((4 << 20) + 1));
+    let text = refusal(Tls::new().ca(large));
     assert!(text.contains("larger than"), "{text}");
 }
 
@@ -150,14 +159,20 @@ async fn half_a_file_changes_nothing_but_is_told_with_the_next_failure() {
     folder.put("client.pem", &pem[..pem.len() / 2]);
     taken(&transport).await;
 
+    let addr = collector.addr;
     drop(collector);
     let deadline = Instant::now() + Duration::from_secs(5);
     let error = loop {
         match send_to(&transport).await {
-            Err(error) => break causes(&error),
-            Ok(_) => assert!(Instant::now() < deadline, "nobody is there"),
+            Err(SendError::Connect(source)) => break causes(&SendError::Connect(source)),
+            _ => assert!(Instant::now() < deadline, "nobody is there"),
         }
     };
+    assert!(!error.contains("files replaced"), "no matter of certificates: {error}");
+
+    let theirs = Authority::new("theirs").server().serve(BOTH, None);
+    let _collector = Collector::with_tls_on(addr, theirs, |_| std::future::ready(grpc_ok())).await;
+    let error = causes(&send_to(&transport).await.expect_err("of an unknown authority"));
     let path = folder.0.join("client.pem").display().to_string();
     assert!(error.contains("files replaced on disk are not used"), "{error}");
     assert!(error.contains(&format!("client certificate in {path}")), "{error}");

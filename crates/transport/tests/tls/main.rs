@@ -70,6 +70,20 @@ async fn both_protocols_are_spoken_over_tls_and_h2_where_it_is_negotiated() {
     }
 }
 
+#[tokio::test]
+async fn a_connection_of_h2_is_shared_even_where_none_unused_is_to_be_kept() {
+    let authority = Authority::new("ours");
+    let collector = collector(&authority.server(), BOTH).await;
+    let config = config(Protocol::HttpProtobuf, &collector.https_url())
+        .tls(Tls::new().ca(authority.pem()))
+        .idle_connections(0, Duration::from_secs(90));
+    let transport = transport(&config);
+    for _ in 0..3 {
+        taken(&transport).await;
+    }
+    assert_eq!(collector.connections(), 1);
+}
+
 /// Faults 120.
 #[tokio::test]
 async fn a_certificate_that_proves_nothing_is_refused_and_its_fault_named() {
@@ -165,10 +179,13 @@ async fn a_handshake_that_stalls_ends_with_the_connect_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("https://{}", listener.local_addr().expect("bound"));
     for protocol in PROTOCOLS {
-        let config = config(protocol, &url)
-            .tls(Tls::new().ca(Authority::new("ours").pem()))
-            .connect_timeout(Duration::from_millis(100));
-        fails(&transport(&config), "timeout after 100 ms, in the TLS handshake").await;
+        let config = || config(protocol, &url).tls(Tls::new().ca(Authority::new("ours").pem()));
+        let peer = url.trim_start_matches("https://");
+        let cause = format!("timeout after 90 ms, in the TLS handshake with {peer}");
+        let connect_timeout = config().connect_timeout(Duration::from_millis(90));
+        fails(&transport(&connect_timeout), &cause).await;
+        let request_timeout = config().request_timeout(Duration::from_millis(100));
+        fails(&transport(&request_timeout), &cause).await;
     }
 }
 
@@ -204,8 +221,8 @@ fn without_roots_and_without_a_ca_https_is_refused_when_the_transport_is_made() 
     let outcome = Transport::new(&config(Protocol::Grpc, "https://localhost"));
     if cfg!(any(feature = "tls-native-roots", feature = "tls-webpki-roots")) {
         // Where the system has none, the same error is right.
-        assert!(matches!(outcome, Ok(_) | Err(InvalidConfig::Roots)), "{outcome:?}");
+        assert!(matches!(outcome, Ok(_) | Err(InvalidConfig::Roots { .. })), "{outcome:?}");
     } else {
-        assert!(matches!(outcome, Err(InvalidConfig::Roots)), "{outcome:?}");
+        assert!(matches!(outcome, Err(InvalidConfig::Roots { .. })), "{outcome:?}");
     }
 }
