@@ -302,9 +302,12 @@ fn wait(mut child: Child) -> Option<i32> {
     }
 }
 
+/// Name and id of a span.
+type Arrived = (String, [u8; 8]);
+
 struct Collector {
     endpoint: String,
-    spans: Arc<Mutex<Vec<(String, [u8; 8])>>>,
+    spans: Arc<Mutex<Vec<Arrived>>>,
     _runtime: tokio::runtime::Runtime,
     _receiver: Receiver,
 }
