@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spanwire_batcher::{Bounds, Overflow, Queue, Refusal, Weigh};
 use spanwire_tracer::{Loss, Outlet, TracedChunk};
@@ -75,27 +75,31 @@ impl Shared {
             // A chunk of more spans than the bound has to pass too.
             queued == 0 || queued + spans <= self.queue_spans_max
         };
-        match overflow {
-            Overflow::DropNewest => fits(),
-            Overflow::DropOldest => {
-                while !fits() {
-                    let Some(oldest) = self.queue.pop() else { break };
-                    self.shed(oldest);
-                }
-                true
+        let since = Instant::now();
+        while !fits() {
+            if !self.make_room(overflow, since.elapsed()) {
+                // With nothing left to shed, whatever is counted is on its way in or out.
+                return overflow == Overflow::DropOldest;
             }
-            Overflow::Block { timeout } => {
-                let mut waited = Duration::ZERO;
-                while !fits() && waited < timeout && !self.stalled.load(Ordering::Relaxed) {
-                    self.ask_for_room();
-                    std::thread::sleep(MEMORY_PAUSE);
-                    waited += MEMORY_PAUSE;
-                }
-                let fits = fits();
-                if !fits {
-                    self.stalled.store(true, Ordering::Relaxed);
-                }
-                fits
+        }
+        true
+    }
+
+    /// Makes some room, or waits a little for it, as `overflow` has it; returns whether to look again.
+    fn make_room(&self, overflow: Overflow, waited: Duration) -> bool {
+        match overflow {
+            Overflow::DropNewest => false,
+            Overflow::DropOldest => self.queue.pop().map(|oldest| self.shed(oldest)).is_some(),
+            Overflow::Block { timeout } if waited >= timeout => {
+                self.stalled.store(true, Ordering::Relaxed);
+                false
+            }
+            // A dead collector costs one timeout, not one for each span.
+            Overflow::Block { .. } if self.stalled.load(Ordering::Relaxed) => false,
+            Overflow::Block { .. } => {
+                self.ask_for_room();
+                std::thread::sleep(ROOM_PAUSE);
+                true
             }
         }
     }
@@ -123,8 +127,8 @@ impl Shared {
     }
 }
 
-/// Between two looks for free memory, of a thread that is to wait for it.
-const MEMORY_PAUSE: Duration = Duration::from_millis(1);
+/// Between two looks for room, of a thread that is to wait for it.
+const ROOM_PAUSE: Duration = Duration::from_millis(1);
 
 /// The recording threads' side.
 pub(crate) struct QueueOutlet(pub(crate) Arc<Shared>);
@@ -136,22 +140,7 @@ impl Outlet for QueueOutlet {
 
     /// As for a full queue: memory is used up where it holds less than the threads and requests do.
     fn make_room(&self, waited: Duration) -> bool {
-        let Self(shared) = self;
-        match shared.overflow {
-            Overflow::DropNewest => false,
-            Overflow::DropOldest => shared.queue.pop().map(|oldest| shared.shed(oldest)).is_some(),
-            Overflow::Block { timeout } if waited >= timeout => {
-                shared.stalled.store(true, Ordering::Relaxed);
-                false
-            }
-            // A dead collector costs one timeout, not one for each span.
-            Overflow::Block { .. } if shared.stalled.load(Ordering::Relaxed) => false,
-            Overflow::Block { .. } => {
-                shared.ask_for_room();
-                std::thread::sleep(MEMORY_PAUSE);
-                true
-            }
-        }
+        self.0.make_room(self.0.overflow, waited)
     }
 
     fn accept_last(&self, chunk: TracedChunk) -> Result<(), Loss> {
