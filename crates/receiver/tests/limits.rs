@@ -147,13 +147,7 @@ async fn thirty_million_empty_spans_are_refused_within_the_budget() {
 async fn a_full_budget_asks_the_peer_to_come_back_before_the_message_is_read() {
     let (gate, mut arrivals, answers) = Gate::new();
     let body = wire(1000);
-    let receiver = start_with(gate, |builder| {
-        builder
-            .grpc_request_bytes_max(body.len())
-            .http_request_bytes_max(body.len())
-            .in_flight_bytes_max(2 * body.len())
-    })
-    .await;
+    let receiver = start_with(gate, |builder| room_for(2, body.len(), builder)).await;
     let mut http2 = Http2::connect(receiver.grpc_address()).await;
     let mut held = Vec::new();
     for _ in 0..2 {
@@ -238,11 +232,7 @@ async fn a_noisy_connection_leaves_room_for_the_others() {
     let (gate, mut arrivals, answers) = Gate::new();
     let body = wire(1000);
     let receiver = start_with(gate, |builder| {
-        builder
-            .grpc_request_bytes_max(body.len())
-            .http_request_bytes_max(body.len())
-            .in_flight_bytes_max(8 * body.len())
-            .connection_bytes_max(3 * body.len())
+        room_for(8, body.len(), builder).connection_bytes_max(3 * body.len())
     })
     .await;
     let mut held = Vec::new();

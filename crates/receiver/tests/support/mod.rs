@@ -50,6 +50,14 @@ pub(crate) async fn start_with(
         .expect("loopback has free ports")
 }
 
+/// A byte budget for so many requests of `len` bytes, the largest there may be.
+pub(crate) fn room_for(requests: usize, len: usize, builder: Builder) -> Builder {
+    builder
+        .grpc_request_bytes_max(len)
+        .http_request_bytes_max(len)
+        .in_flight_bytes_max(requests * len)
+}
+
 /// Takes everything and remembers nothing.
 pub(crate) async fn take_all(_: Received) -> Result<Accepted, Refusal> {
     Ok(Accepted::default())
