@@ -32,6 +32,7 @@ use opentelemetry_sdk::trace::{
 use prost::Message as _;
 use spanwire_benches::fixtures::{self, Requests, SCOPE};
 use spanwire_benches::rivals::{self, Discard};
+use spanwire_benches::tracers;
 use spanwire_codec::view::Request;
 use spanwire_codec::{encode, json};
 use spanwire_pool::{ChunkPool, ChunkSettings, ChunkWriter};
@@ -247,7 +248,7 @@ fn encode_1000_spans(criterion: &mut Criterion) {
         });
     });
 
-    let (spans, resource) = (requests.span_data(), fixtures::resource());
+    let (spans, resource) = (requests.span_data(), rivals::resource());
     let messages = |spans| ExportTraceServiceRequest {
         resource_spans: group_spans_by_resource_and_scope(spans, &resource),
     };
@@ -406,7 +407,7 @@ fn clock(criterion: &mut Criterion) {
 }
 
 fn spanwire(sampler: Sampler) -> (spanwire_tracer::Provider, Tracer) {
-    let provider = rivals::spanwire(sampler);
+    let provider = tracers::spanwire(sampler);
     let tracer = provider.tracer(SCOPE);
     (provider, tracer)
 }

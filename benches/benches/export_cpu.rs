@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::BatchConfigBuilder;
 use spanwire::Overflow;
-use spanwire_benches::exporters::{self, OpenTelemetry, PATIENCE, Wire};
+use spanwire_benches::exporters::{self, PATIENCE, Wire};
 use spanwire_benches::fixtures::{ATTRIBUTES, Requests, SCOPE};
 use spanwire_benches::process::{cpu_time, memory_peak_bytes};
+use spanwire_benches::rivals::OpenTelemetry;
 use spanwire_benches::sink::{self, Sink};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;

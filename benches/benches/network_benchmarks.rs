@@ -9,8 +9,9 @@ use criterion::{Criterion, Throughput};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::BatchConfigBuilder;
 use spanwire::Overflow;
-use spanwire_benches::exporters::{self, OpenTelemetry, PATIENCE, Wire};
+use spanwire_benches::exporters::{self, PATIENCE, Wire};
 use spanwire_benches::fixtures::{Requests, SCOPE};
+use spanwire_benches::rivals::OpenTelemetry;
 use spanwire_benches::sink::{self, Sink};
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,17 +1,10 @@
-//! The clients under test, ready to record and send.
+//! Spanwire ready to record and send, over each wire that is compared.
 
-use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use opentelemetry_otlp::{
-    Compression as OtlpCompression, SpanExporter, WithExportConfig as _, WithTonicConfig as _,
-};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{BatchConfig, BatchSpanProcessor, SdkTracerProvider};
 use spanwire::{BuildError, Client, Compression, Overflow, Protocol};
-use tokio::runtime::{self, Runtime};
 
 use crate::fixtures::SERVICE;
 use crate::sink::Sink;
@@ -75,44 +68,6 @@ pub fn spanwire(wire: Wire, url: String, overflow: Overflow) -> Result<Client, B
     // `opentelemetry-otlp` detects nothing here either.
     let builder = Client::builder().service_name(SERVICE).detect_resource(false);
     builder.endpoint(url).protocol(protocol).compression(compression).overflow(overflow).build()
-}
-
-/// `opentelemetry_sdk` with its stock batch processor and `opentelemetry-otlp`.
-#[derive(Debug)]
-pub struct OpenTelemetry {
-    /// Where tracers come from.
-    pub provider: SdkTracerProvider,
-    /// Where tonic's connection lives. One worker is enough for one connection.
-    _runtime: Runtime,
-}
-
-impl OpenTelemetry {
-    /// A provider that sends to this base URL.
-    ///
-    /// # Errors
-    ///
-    /// What the exporter or the runtime cannot be built for.
-    pub fn new(wire: Wire, url: String, batch: BatchConfig) -> Result<Self, Box<dyn Error>> {
-        let runtime =
-            runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let _entered = runtime.enter();
-        let builder = SpanExporter::builder();
-        let exporter = match wire {
-            Wire::Grpc => builder.with_tonic().with_endpoint(url).build()?,
-            Wire::GrpcGzip => {
-                let builder = builder.with_tonic().with_compression(OtlpCompression::Gzip);
-                builder.with_endpoint(url).build()?
-            }
-            Wire::Http => builder.with_http().with_endpoint(url + "/v1/traces").build()?,
-        };
-        let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batch).build();
-        let provider = SdkTracerProvider::builder()
-            .with_resource(Resource::builder_empty().with_service_name(SERVICE).build())
-            .with_span_processor(processor)
-            .build();
-        drop(_entered);
-        Ok(Self { provider, _runtime: runtime })
-    }
 }
 
 /// Longer than any export here takes.

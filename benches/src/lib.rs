@@ -30,6 +30,10 @@
 
 pub mod exporters;
 pub mod fixtures;
+pub mod hot_paths;
+pub mod metrics;
 pub mod process;
+#[cfg(feature = "rivals")]
 pub mod rivals;
 pub mod sink;
+pub mod tracers;

@@ -1,4 +1,7 @@
-//! Tracers whose finished spans go nowhere, Spanwire's among them.
+//! The other tracing clients: tracers whose finished spans go nowhere, and those that send them.
+
+mod exporter;
+mod spans;
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -9,17 +12,9 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
     self as sdk, SdkTracerProvider, SpanData, SpanExporter, SpanProcessor,
 };
-use spanwire_tracer::{Provider, Sampler, TracedChunk};
 
-/// Spanwire with everything but the sending: spans are encoded, and each full chunk is taken over as
-/// the exporter takes it, then dropped, which gives its memory back to the pool.
-#[must_use]
-pub fn spanwire(sampler: Sampler) -> Provider {
-    Provider::builder().sampler(sampler).build(|chunk: TracedChunk| {
-        black_box(chunk.take());
-        Ok(())
-    })
-}
+pub use self::exporter::OpenTelemetry;
+pub use self::spans::resource;
 
 /// `opentelemetry_sdk` with this processor.
 #[must_use]

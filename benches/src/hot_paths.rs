@@ -1,0 +1,125 @@
+//! The paths whose instructions and allocations are counted and compared with kept figures.
+//!
+//! Each does a fixed amount of work on fixed inputs, so that two builds of the same code take the
+//! same instructions, whatever else the machine does meanwhile.
+
+use std::hint::black_box;
+
+use spanwire_codec::encode;
+use spanwire_codec::view::Request;
+use spanwire_tracer::Sampler;
+
+use crate::fixtures::{Requests, SCOPE};
+use crate::tracers;
+
+/// A path, set up and ready to be taken.
+pub struct HotPath {
+    /// How the kept figures call it.
+    pub name: &'static str,
+    /// Spans that one run handles.
+    pub spans: u64,
+    run: Box<dyn FnMut()>,
+}
+
+impl HotPath {
+    fn new(name: &'static str, spans: u64, run: impl FnMut() + 'static) -> Self {
+        Self { name, spans, run: Box::new(run) }
+    }
+
+    /// Takes the path once. A function of its own under this name, for `callgrind` to find.
+    #[inline(never)]
+    pub fn measured(&mut self) {
+        (self.run)();
+    }
+}
+
+/// Names of all paths, in the order of the goals they stand for.
+pub const NAMES: [&str; 7] = [
+    "span_without_attributes",
+    "span_with_5_attributes",
+    "span_not_sampled",
+    "encode_1000_spans",
+    "read_1000_spans: framing",
+    "read_1000_spans: check",
+    "read_1000_spans: name and ids",
+];
+
+/// Sets up the path of this name.
+///
+/// ```
+/// let mut path = spanwire_benches::hot_paths::by_name("encode_1000_spans").expect("there is one");
+/// path.measured();
+/// assert_eq!(path.spans, 1_000);
+/// ```
+#[must_use]
+pub fn by_name(name: &str) -> Option<HotPath> {
+    let name = *NAMES.iter().find(|known| **known == name)?;
+    Some(match name {
+        "span_without_attributes" => record(name, Sampler::default(), |tracer| {
+            tracer.start(black_box("checkout")).end();
+        }),
+        "span_with_5_attributes" => record(name, Sampler::default(), |tracer| {
+            let mut span = tracer.start(black_box("checkout"));
+            span.set_attribute("http.request.method", black_box("POST"));
+            span.set_attribute("http.route", black_box("/api/v1/orders/{id}/checkout"));
+            span.set_attribute("user.id", black_box("user-7f3a9c"));
+            span.set_attribute("cart.items", black_box(3));
+            span.set_attribute("user.member", black_box(true));
+        }),
+        "span_not_sampled" => record(name, Sampler::AlwaysOff, |tracer| {
+            tracer.start(black_box("checkout")).end();
+        }),
+        "encode_1000_spans" => {
+            let spans = Requests::new(1_000).model();
+            let mut out = Vec::new();
+            HotPath::new(name, 1_000, move || {
+                out.clear();
+                encode::put_batch(black_box(&spans), &mut out);
+                black_box(&out);
+            })
+        }
+        "read_1000_spans: framing" => read(name, |request| {
+            black_box(request.spans());
+        }),
+        "read_1000_spans: check" => read(name, |request| {
+            black_box(spans(request).filter(|span| span.check().is_ok()).count());
+        }),
+        "read_1000_spans: name and ids" => read(name, |request| {
+            for span in spans(request) {
+                black_box((span.name(), span.trace_id(), span.span_id(), span.parent_span_id()));
+            }
+        }),
+        _ => return None,
+    })
+}
+
+/// A thousand spans, one after the other.
+fn record(
+    name: &'static str,
+    sampler: Sampler,
+    one: impl Fn(&spanwire_tracer::Tracer) + 'static,
+) -> HotPath {
+    let provider = tracers::spanwire(sampler);
+    let tracer = provider.tracer(SCOPE);
+    HotPath::new(name, 1_000, move || {
+        let _kept = &provider;
+        for _ in 0..1_000 {
+            one(&tracer);
+        }
+    })
+}
+
+fn read(name: &'static str, look: impl Fn(&Request<'_>) + 'static) -> HotPath {
+    let bytes = Requests::new(1_000).encoded();
+    HotPath::new(name, 1_000, move || {
+        look(&Request::parse(black_box(&bytes)).expect("encoded here"));
+    })
+}
+
+/// Each span of a request.
+pub fn spans<'a>(request: &Request<'a>) -> impl Iterator<Item = spanwire_codec::view::Span<'a>> {
+    request
+        .resource_spans()
+        .flat_map(|resource_spans| resource_spans.scope_spans())
+        .flat_map(|scope_spans| scope_spans.spans())
+}
