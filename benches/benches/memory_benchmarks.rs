@@ -1,2 +1,209 @@
-//! To be written.
-fn main() {}
+//! What it costs to copy, to share and to reuse spans.
+//!
+//! Rows of one group do the same work; what each includes stands with its group. The heap itself,
+//! bytes and allocations, is measured by the `heap` binary, whose allocator counts and is slow by it.
+//!
+//! `cargo bench -p spanwire-benches --bench memory_benchmarks [-- FILTER]`
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use criterion::{BenchmarkId, Criterion, Throughput};
+use opentelemetry::KeyValue;
+use spanwire_benches::fixtures::{Mix, Requests, SCOPE, SERVICE};
+use spanwire_benches::metrics;
+use spanwire_benches::reuse::{ReusedSpan, SPANS_AT_ONCE, context, fresh};
+use spanwire_codec::encode::{self, EncodedResource, EncodedScope};
+use spanwire_codec::{split, view};
+use spanwire_model::{Attributes, Resource, Scope, SpanContext};
+use spanwire_pool::{ChunkPool, ChunkSettings, ObjectPool};
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(1))
+        .configure_from_args();
+    span_deep_clone(&mut criterion);
+    span_shared_clone(&mut criterion);
+    object_pool(&mut criterion);
+    zero_copy(&mut criterion);
+    criterion.final_summary();
+    // Not where `cargo test` only tries whether the rows run.
+    if std::env::args().any(|argument| argument == "--bench") {
+        pooled_spans();
+    }
+}
+
+/// A copy of a finished span with so many attributes, and the end of that copy. In each five of them
+/// are three owned strings, which are copied; keys are static in either client.
+fn span_deep_clone(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("span_deep_clone");
+    let requests = Requests::new(1);
+    let text = |number: usize| format!("/api/v1/orders/{number:08x}");
+    for count in [0, 10, 100] {
+        // Leaked, to be static as keys are that stand in the source.
+        let keys: Vec<&'static str> =
+            (0..count).map(|n| &*format!("shop.order.field_{n}").leak()).collect();
+
+        let mut span = requests.model().remove(0);
+        span.attributes = Attributes::new();
+        for (number, key) in keys.iter().enumerate() {
+            match number % 5 {
+                3 => span.attributes.set(*key, number),
+                4 => span.attributes.set(*key, true),
+                _ => span.attributes.set(*key, text(number)),
+            }
+        }
+        group.bench_function(BenchmarkId::new("spanwire", count), |b| {
+            b.iter(|| black_box(&span).clone());
+        });
+
+        let mut span = requests.span_data().remove(0);
+        let key_value = |(number, key): (usize, &&'static str)| match number % 5 {
+            3 => KeyValue::new(*key, number as i64),
+            4 => KeyValue::new(*key, true),
+            _ => KeyValue::new(*key, text(number)),
+        };
+        span.attributes = keys.iter().enumerate().map(key_value).collect();
+        group.bench_function(BenchmarkId::new("opentelemetry_sdk", count), |b| {
+            b.iter(|| black_box(&span).clone());
+        });
+    }
+    group.finish();
+}
+
+/// A finished span handed to one more holder, who lets go of it again: a share of the chunk that it
+/// was encoded into, beside a share of a span on the heap.
+fn span_shared_clone(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("span_shared_clone");
+    let span = Requests::new(1).model().remove(0);
+
+    let pool = ChunkPool::new(ChunkSettings::default());
+    let mut writer = pool.take(0).expect("the budget is not used");
+    let put = |mut out: &mut [u8]| encode::put_framed(&span, &mut out);
+    writer.append(encode::framed_len(&span), put).expect("an empty chunk has room");
+    let slice = writer.chunk().take().expect("a span is complete");
+    group.bench_function("spanwire", |b| b.iter(|| black_box(&slice.bytes).clone()));
+
+    let shared = Arc::new(span);
+    group.bench_function("Arc", |b| b.iter(|| Arc::clone(black_box(&shared))));
+    group.finish();
+}
+
+/// A span of the model with more attributes and events than it holds by itself, filled and let go of:
+/// taken from a pool and reset, or made anew.
+fn object_pool(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("object_pool");
+    let context = context(1).expect("not zero");
+    let pool = ObjectPool::<ReusedSpan>::new(1);
+    group.bench_function("spanwire, pooled", |b| {
+        b.iter(|| {
+            let mut span = pool.take();
+            black_box(span.fill(black_box(&context).clone()));
+        });
+    });
+    group.bench_function("spanwire, fresh", |b| {
+        b.iter(|| {
+            black_box(&fresh(black_box(&context).clone()));
+        });
+    });
+    group.finish();
+}
+
+/// The spans of an encoded request of 1,000, cut into ten requests of 100: each one's header, and its
+/// spans as a slice of what is there or as a copy in one buffer of the right size.
+fn zero_copy(criterion: &mut Criterion) {
+    const SPANS_OF_BATCH: usize = 100;
+
+    let mut group = criterion.benchmark_group("zero_copy");
+    group.throughput(Throughput::Elements(1_000));
+    let mut spans = Vec::new();
+    encode::put_batch(&Mix::new(1_000).model(), &mut spans);
+    let spans = Bytes::from(spans);
+    let mut resource = Resource::default();
+    resource.attributes.set("service.name", SERVICE);
+    let resource = EncodedResource::new(&resource);
+    let scope = EncodedScope::new(&Scope::new(SCOPE));
+    let header_len = |bytes| resource.request_len(scope.field_len(bytes)) - bytes;
+    let put_header = |bytes, out: &mut BytesMut| {
+        resource.put_header(scope.field_len(bytes), out);
+        scope.put_header(bytes, out);
+    };
+
+    let sliced = |spans: &Bytes| {
+        let mut rest = spans.clone();
+        let mut requests = Vec::with_capacity(10);
+        while !rest.is_empty() {
+            let batch = rest.split_to(split::prefix(&rest, SPANS_OF_BATCH, usize::MAX).bytes);
+            let mut header = BytesMut::with_capacity(header_len(batch.len()));
+            put_header(batch.len(), &mut header);
+            requests.push([header.freeze(), batch]);
+        }
+        requests
+    };
+    let copied = |spans: &Bytes| {
+        let mut rest: &[u8] = spans;
+        let mut requests = Vec::with_capacity(10);
+        while !rest.is_empty() {
+            let batch;
+            (batch, rest) = rest.split_at(split::prefix(rest, SPANS_OF_BATCH, usize::MAX).bytes);
+            let mut request = BytesMut::with_capacity(header_len(batch.len()) + batch.len());
+            put_header(batch.len(), &mut request);
+            request.extend_from_slice(batch);
+            requests.push(request.freeze());
+        }
+        requests
+    };
+    let whole: Vec<Vec<u8>> = sliced(&spans).iter().map(|pieces| pieces.concat()).collect();
+    assert_eq!(whole, copied(&spans));
+    let count = |request: &Vec<u8>| view::Request::parse(request).expect("valid").spans();
+    assert_eq!(whole.iter().map(count).collect::<Vec<_>>(), [SPANS_OF_BATCH; 10]);
+
+    group.bench_function("spanwire, sliced", |b| b.iter(|| sliced(black_box(&spans))));
+    group.bench_function("copied", |b| b.iter(|| copied(black_box(&spans))));
+    group.finish();
+}
+
+/// A million spans as in [`object_pool`], a batch of [`SPANS_AT_ONCE`] in use at a time: the least of
+/// five runs each, in turns.
+fn pooled_spans() {
+    const SPANS: u64 = 1_000_000;
+    const RUNS: usize = 5;
+
+    let (mut pooled, mut new) = (Duration::MAX, Duration::MAX);
+    let contexts: Vec<SpanContext> = (1..=SPANS_AT_ONCE as u64).filter_map(context).collect();
+    for _ in 0..RUNS {
+        let pool = ObjectPool::<ReusedSpan>::new(SPANS_AT_ONCE);
+        let mut batch = Vec::with_capacity(SPANS_AT_ONCE);
+        pooled = pooled.min(timed(|| {
+            for _ in 0..SPANS / SPANS_AT_ONCE as u64 {
+                batch.extend(black_box(&contexts).iter().map(|context| {
+                    let mut span = pool.take();
+                    span.fill(context.clone());
+                    span
+                }));
+                black_box(&mut batch).clear();
+            }
+        }));
+        let mut batch = Vec::with_capacity(SPANS_AT_ONCE);
+        new = new.min(timed(|| {
+            for _ in 0..SPANS / SPANS_AT_ONCE as u64 {
+                batch.extend(black_box(&contexts).iter().cloned().map(fresh));
+                black_box(&mut batch).clear();
+            }
+        }));
+    }
+    for (function, time) in [("spanwire, pooled", pooled), ("spanwire, fresh", new)] {
+        let millis = time.as_secs_f64() * 1e3;
+        metrics::report("pooled_spans", function, &SPANS.to_string(), "ms", millis);
+    }
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}

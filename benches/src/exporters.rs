@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use spanwire::{BuildError, Client, Compression, Overflow, Protocol};
+use spanwire::{Builder, Client, Compression, Protocol};
 
 use crate::fixtures::SERVICE;
 use crate::sink::Sink;
@@ -16,6 +16,9 @@ pub enum Wire {
     Grpc,
     /// HTTP/1.1 with protobuf, not compressed.
     Http,
+    /// HTTP/1.1 with JSON, not compressed. `opentelemetry-otlp` indents its JSON and cannot be told
+    /// otherwise.
+    HttpJson,
     /// gRPC with gzip. Spanwire compresses at level 1, `opentelemetry-otlp` at level 6; neither can
     /// be told otherwise, and both use zlib-rs here.
     GrpcGzip,
@@ -23,14 +26,14 @@ pub enum Wire {
 
 impl Wire {
     /// Each of them.
-    pub const ALL: [Self; 3] = [Self::Grpc, Self::Http, Self::GrpcGzip];
+    pub const ALL: [Self; 4] = [Self::Grpc, Self::Http, Self::HttpJson, Self::GrpcGzip];
 
     /// The sink's base URL for it.
     #[must_use]
     pub fn url(self, sink: &Sink) -> String {
         match self {
             Self::Grpc | Self::GrpcGzip => sink.grpc_url(),
-            Self::Http => sink.http_url(),
+            Self::Http | Self::HttpJson => sink.http_url(),
         }
     }
 }
@@ -40,6 +43,7 @@ impl fmt::Display for Wire {
         f.pad(match self {
             Self::Grpc => "gRPC",
             Self::Http => "HTTP",
+            Self::HttpJson => "HTTP/JSON",
             Self::GrpcGzip => "gRPC+gzip",
         })
     }
@@ -54,20 +58,28 @@ impl FromStr for Wire {
     }
 }
 
-/// Spanwire with default settings but for the overflow policy.
-///
-/// # Errors
-///
-/// As [`Client::new`].
-pub fn spanwire(wire: Wire, url: String, overflow: Overflow) -> Result<Client, BuildError> {
+/// Spanwire with default settings but for the wire.
+pub fn spanwire(wire: Wire, url: String) -> Builder {
     let (protocol, compression) = match wire {
         Wire::Grpc => (Protocol::Grpc, Compression::None),
         Wire::Http => (Protocol::HttpProtobuf, Compression::None),
+        Wire::HttpJson => (Protocol::HttpJson, Compression::None),
         Wire::GrpcGzip => (Protocol::Grpc, Compression::Gzip),
     };
     // `opentelemetry-otlp` detects nothing here either.
     let builder = Client::builder().service_name(SERVICE).detect_resource(false);
-    builder.endpoint(url).protocol(protocol).compression(compression).overflow(overflow).build()
+    builder.endpoint(url).protocol(protocol).compression(compression)
+}
+
+/// Sends everything recorded so far.
+///
+/// # Panics
+///
+/// When not every span was accepted: the figure would be that of another amount of work.
+pub fn flush(client: &Client) {
+    let report = client.flush_blocking(PATIENCE);
+    let lost = report.rejected + report.dropped + report.pending;
+    assert!(report.complete && lost == 0, "{report}");
 }
 
 /// Longer than any export here takes.

@@ -1,8 +1,17 @@
-//! Spans as a web service records them: eight attributes by the HTTP semantic conventions v1.44.
+//! Spans as services record them, the same ones in every run.
+//!
+//! [`Requests`] are what a web service answers: root spans of eight attributes by the HTTP semantic
+//! conventions v1.44. [`Mix`] is whole traces, with a database and a message queue in them.
+
+mod mix;
 
 use spanwire_codec::encode::{self, EncodedResource, EncodedScope};
 use spanwire_model as model;
 use spanwire_tracer::{SpanKind, Tracer};
+
+#[cfg(feature = "rivals")]
+pub(crate) use self::mix::{Fact, Place, Sample};
+pub use self::mix::{Mix, SPANS_OF_TRACE};
 
 /// Attributes of each span.
 pub const ATTRIBUTES: usize = 8;
@@ -70,17 +79,7 @@ impl Requests {
     /// One export request with all the spans.
     #[must_use]
     pub fn encoded(&self) -> Vec<u8> {
-        let mut resource = model::Resource::default();
-        resource.attributes.set("service.name", SERVICE);
-        let resource = EncodedResource::new(&resource);
-        let scope = EncodedScope::new(&model::Scope::new(SCOPE));
-        let mut spans = Vec::new();
-        encode::put_batch(&self.model(), &mut spans);
-        let mut request = Vec::new();
-        resource.put_header(scope.field_len(spans.len()), &mut request);
-        scope.put_header(spans.len(), &mut request);
-        request.extend_from_slice(&spans);
-        request
+        encoded(&self.model())
     }
 }
 
@@ -117,6 +116,21 @@ impl Request {
         span.attributes.set("http.response.status_code", self.status);
         span
     }
+}
+
+/// One export request with these spans.
+fn encoded(finished: &[model::Span]) -> Vec<u8> {
+    let mut resource = model::Resource::default();
+    resource.attributes.set("service.name", SERVICE);
+    let resource = EncodedResource::new(&resource);
+    let scope = EncodedScope::new(&model::Scope::new(SCOPE));
+    let mut spans = Vec::new();
+    encode::put_batch(finished, &mut spans);
+    let mut request = Vec::new();
+    resource.put_header(scope.field_len(spans.len()), &mut request);
+    scope.put_header(spans.len(), &mut request);
+    request.extend_from_slice(&spans);
+    request
 }
 
 pub(crate) const DURATION_NANOS: u64 = 1_234_567;

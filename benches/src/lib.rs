@@ -5,9 +5,14 @@
 //!
 //! | suite | what it measures |
 //! | --- | --- |
-//! | `cpu_benchmarks` | recording, encoding and reading, without a network |
+//! | `cpu_benchmarks` | recording, batching, encoding and reading, without a network |
+//! | `memory_benchmarks` | copies, shares and reuse of spans |
 //! | `network_benchmarks` | the time from recording to the receiver's answer |
+//! | `concurrency_benchmarks` | several threads, and several requests, at once |
+//! | `e2e_benchmarks` | a span's whole way, sampled or not |
 //! | `export_cpu` | CPU of a whole client process, throughput and losses |
+//!
+//! and in `src/bin/`: `heap` counts bytes and allocations, `hot_paths` takes one path at a time.
 //!
 //! `cargo bench -p spanwire-benches` runs all of them.
 //!
@@ -33,6 +38,7 @@ pub mod fixtures;
 pub mod hot_paths;
 pub mod metrics;
 pub mod process;
+pub mod reuse;
 #[cfg(feature = "rivals")]
 pub mod rivals;
 pub mod sink;

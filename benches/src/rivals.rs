@@ -1,6 +1,8 @@
 //! The other tracing clients: tracers whose finished spans go nowhere, and those that send them.
 
 mod exporter;
+mod mix;
+mod requests;
 mod spans;
 
 use std::hint::black_box;

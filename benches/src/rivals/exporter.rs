@@ -3,10 +3,11 @@
 use std::error::Error;
 
 use opentelemetry_otlp::{
-    Compression as OtlpCompression, SpanExporter, WithExportConfig as _, WithTonicConfig as _,
+    Compression as OtlpCompression, Protocol, SpanExporter, WithExportConfig as _,
+    WithTonicConfig as _,
 };
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{BatchConfig, BatchSpanProcessor, SdkTracerProvider};
+use opentelemetry_sdk::trace::{BatchConfig, BatchSpanProcessor, Sampler, SdkTracerProvider};
 use tokio::runtime::{self, Runtime};
 
 use crate::exporters::Wire;
@@ -22,27 +23,47 @@ pub struct OpenTelemetry {
 }
 
 impl OpenTelemetry {
-    /// A provider that sends to this base URL.
+    /// A provider that sends every trace to this base URL.
     ///
     /// # Errors
     ///
     /// What the exporter or the runtime cannot be built for.
     pub fn new(wire: Wire, url: String, batch: BatchConfig) -> Result<Self, Box<dyn Error>> {
+        Self::sampling(wire, url, batch, Sampler::AlwaysOn)
+    }
+
+    /// The same for those traces that this sampler keeps.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn sampling(
+        wire: Wire,
+        url: String,
+        batch: BatchConfig,
+        roots: Sampler,
+    ) -> Result<Self, Box<dyn Error>> {
         let runtime =
             runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let _entered = runtime.enter();
         let builder = SpanExporter::builder();
+        let http = |protocol, url: String| {
+            let builder = SpanExporter::builder().with_http().with_protocol(protocol);
+            builder.with_endpoint(url + "/v1/traces").build()
+        };
         let exporter = match wire {
             Wire::Grpc => builder.with_tonic().with_endpoint(url).build()?,
             Wire::GrpcGzip => {
                 let builder = builder.with_tonic().with_compression(OtlpCompression::Gzip);
                 builder.with_endpoint(url).build()?
             }
-            Wire::Http => builder.with_http().with_endpoint(url + "/v1/traces").build()?,
+            Wire::Http => http(Protocol::HttpBinary, url)?,
+            Wire::HttpJson => http(Protocol::HttpJson, url)?,
         };
         let processor = BatchSpanProcessor::builder(exporter).with_batch_config(batch).build();
         let provider = SdkTracerProvider::builder()
             .with_resource(Resource::builder_empty().with_service_name(SERVICE).build())
+            .with_sampler(Sampler::ParentBased(Box::new(roots)))
             .with_span_processor(processor)
             .build();
         drop(_entered);

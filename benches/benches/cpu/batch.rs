@@ -1,0 +1,173 @@
+//! Finished spans until a batch of them is complete.
+
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::{BenchmarkId, Criterion, Throughput};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanExporter, SpanProcessor as _,
+};
+use spanwire_batcher::{Batch, Batcher, Bounds, Limits, Overflow, Queue, Split, Strategy, Weigh};
+use spanwire_benches::fixtures::Requests;
+use spanwire_codec::{encode, split, view};
+use spanwire_pool::{ChunkPool, ChunkSettings, ChunkWriter, Slice};
+
+/// So many finished spans of eight attributes, handed over one by one where they end, until the
+/// exporter's side has a batch of all of them.
+///
+/// | row | what a span goes through |
+/// | --- | --- |
+/// | spanwire | an encoded span is copied into its thread's chunk; full chunks go through the queue into the batcher |
+/// | opentelemetry_sdk | the batch processor's channel, and its thread's vector; waking that thread is part of it |
+///
+/// Making the spans and dropping the batch is not timed.
+pub(crate) fn all(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("batch");
+    for count in [10, 100, 1_000, 10_000] {
+        group.throughput(Throughput::Elements(count as u64));
+        let requests = Requests::new(count);
+
+        let mut encoded = Vec::new();
+        encode::put_batch(&requests.model(), &mut encoded);
+        let spans = framed(&encoded);
+        let mut hand_over = HandOver::new(count);
+        group.bench_function(BenchmarkId::new("spanwire", count), |b| {
+            b.iter_custom(|batches| {
+                let batch = || {
+                    let start = Instant::now();
+                    let batch = hand_over.batch(&spans);
+                    let elapsed = start.elapsed();
+                    assert_eq!(batch.spans, count);
+                    elapsed
+                };
+                std::iter::repeat_with(batch).take(batches as usize).sum()
+            });
+        });
+
+        let (sender, batches) = channel();
+        // Each batch is complete with the last span; the timer has no part in it.
+        let config = BatchConfigBuilder::default()
+            .with_max_queue_size(count)
+            .with_max_export_batch_size(count)
+            .with_scheduled_delay(Duration::from_secs(3_600))
+            .build();
+        let processor =
+            BatchSpanProcessor::builder(HandOn(sender)).with_batch_config(config).build();
+        let finished = requests.span_data();
+        group.bench_function(BenchmarkId::new("opentelemetry_sdk", count), |b| {
+            b.iter_custom(|times| {
+                let batch = || {
+                    let spans = finished.clone();
+                    let start = Instant::now();
+                    spans.into_iter().for_each(|span| processor.on_end(span));
+                    let batch = batches.recv().expect("the processor has its exporter");
+                    let elapsed = start.elapsed();
+                    assert_eq!(batch.len(), count);
+                    elapsed
+                };
+                std::iter::repeat_with(batch).take(times as usize).sum()
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Each framed span by itself.
+fn framed(encoded: &[u8]) -> Vec<&[u8]> {
+    let mut rest = encoded;
+    let mut spans = Vec::new();
+    while !rest.is_empty() {
+        let (span, after) = rest.split_at(split::prefix(rest, 1, usize::MAX).bytes);
+        spans.push(span);
+        rest = after;
+    }
+    assert_eq!(spans.len(), view::framed(encoded).count());
+    spans
+}
+
+/// What lies between the end of a span and a batch, as the client puts it together.
+struct HandOver {
+    pool: ChunkPool,
+    queue: Queue<Item>,
+    batcher: Batcher<Item>,
+}
+
+impl HandOver {
+    fn new(spans_max: usize) -> Self {
+        let bounds = Bounds::new(1_024, 64 << 20).expect("neither is zero");
+        let limits = Limits::new(spans_max, 64 << 20, Duration::from_secs(1));
+        let limits = limits.expect("neither is zero");
+        Self {
+            pool: ChunkPool::new(ChunkSettings::default()),
+            queue: Queue::new(bounds),
+            batcher: Batcher::new(limits, Strategy::default()),
+        }
+    }
+
+    fn batch(&mut self, spans: &[&[u8]]) -> Batch<Item> {
+        let next = |pool: &ChunkPool| pool.take(usize::MAX).expect("64 MiB hold them");
+        let mut writer = next(&self.pool);
+        for span in spans {
+            let copy = |out: &mut [u8]| out.copy_from_slice(span);
+            if writer.append(span.len(), copy).is_err() {
+                self.push(&writer);
+                writer = next(&self.pool);
+                writer.append(span.len(), copy).expect("an empty chunk has room");
+            }
+        }
+        self.push(&writer);
+        let mut complete = None;
+        while let Some(item) = self.queue.pop() {
+            complete = complete.or(self.batcher.push(item, Instant::now()).next());
+        }
+        complete.expect("the last span completes the batch")
+    }
+
+    fn push(&self, writer: &ChunkWriter) {
+        let item = Item(writer.chunk().take().expect("a span is complete"));
+        let pushed = self.queue.push(item, Overflow::DropNewest, |_| {});
+        assert!(pushed.is_ok(), "the queue holds them");
+    }
+}
+
+/// Framed spans out of a chunk, as the client's exporter has them.
+struct Item(Slice);
+
+impl Weigh for Item {
+    fn spans(&self) -> usize {
+        self.0.spans
+    }
+
+    fn wire_bytes(&self) -> usize {
+        self.0.bytes.len()
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.0.held_bytes
+    }
+}
+
+impl Split for Item {
+    fn split(mut self, spans_max: usize, bytes_max: usize) -> (Self, Option<Self>) {
+        let first = split::prefix(&self.0.bytes, spans_max, bytes_max);
+        let bytes: Bytes = self.0.bytes.split_to(first.bytes);
+        let part = Slice { bytes, spans: first.spans, held_bytes: 0 };
+        self.0.spans -= first.spans;
+        let is_all = self.0.bytes.is_empty();
+        (Self(part), (!is_all).then_some(self))
+    }
+}
+
+/// Hands each batch to the thread that waits for it.
+#[derive(Debug)]
+struct HandOn(Sender<Vec<SpanData>>);
+
+impl SpanExporter for HandOn {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        // Nobody waits for the batch any more once the benchmark is over.
+        drop(self.0.send(batch));
+        Ok(())
+    }
+}
