@@ -39,6 +39,11 @@ pub(crate) fn put_varint(out: &mut impl BufMut, value: u64) {
         out.put_u8(value as u8);
         return;
     }
+    if value < 0x4000 {
+        // Statuses, ports and lengths of spans: one store, where a length known only later takes a call.
+        out.put_slice(&[value as u8 | 0x80, (value >> 7) as u8]);
+        return;
+    }
     let mut bytes = [0; VARINT_LEN_MAX];
     let mut len = 0;
     let mut rest = value;
