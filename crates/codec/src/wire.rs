@@ -56,6 +56,26 @@ pub(crate) fn put_varint(out: &mut impl BufMut, value: u64) {
     out.put_slice(&bytes[..=len]);
 }
 
+/// Appends a short text as two pieces of fixed size that overlap, each a single store.
+#[inline(always)]
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &[u8]) {
+    match text.len() {
+        8..=16 => put_overlapping::<8>(out, text),
+        17..=32 => put_overlapping::<16>(out, text),
+        _ => out.extend_from_slice(text),
+    }
+}
+
+#[inline(always)]
+fn put_overlapping<const N: usize>(out: &mut Vec<u8>, text: &[u8]) {
+    if let (Some(first), Some(last)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) {
+        let end = out.len() + text.len();
+        out.extend_from_slice(first);
+        out.truncate(end - N);
+        out.extend_from_slice(last);
+    }
+}
+
 /// Why bytes are not a protobuf message of the kind they should be.
 ///
 /// The texts say what was expected; [`Malformed`](crate::view::Malformed) says where.

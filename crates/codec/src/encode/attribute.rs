@@ -7,7 +7,7 @@ use spanwire_model::{KeyValue, Limits, Value};
 
 use super::nonempty_size;
 use crate::field::{Len, any_value, array_value, key_value, key_value_list, span};
-use crate::wire::{Field, Reader};
+use crate::wire::{Field, Reader, put_text};
 
 /// Appends one attribute of a span: a part of a [`SpanWriter`](super::SpanWriter)'s body.
 ///
@@ -145,26 +145,6 @@ pub(super) fn put_name(field: Len, name: &str, out: &mut Vec<u8>) {
     if !name.is_empty() {
         field.put_header(out, name.len());
         put_text(out, name.as_bytes());
-    }
-}
-
-/// Appends a short text as two pieces of fixed size that overlap, each a single store.
-#[inline(always)]
-fn put_text(out: &mut Vec<u8>, text: &[u8]) {
-    match text.len() {
-        8..=16 => put_overlapping::<8>(out, text),
-        17..=32 => put_overlapping::<16>(out, text),
-        _ => out.extend_from_slice(text),
-    }
-}
-
-#[inline(always)]
-fn put_overlapping<const N: usize>(out: &mut Vec<u8>, text: &[u8]) {
-    if let (Some(first), Some(last)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) {
-        let end = out.len() + text.len();
-        out.extend_from_slice(first);
-        out.truncate(end - N);
-        out.extend_from_slice(last);
     }
 }
 
