@@ -5,7 +5,8 @@ use std::ops::Range;
 use bytes::BufMut;
 use spanwire_model::{SpanId, SpanKind, Status, TraceId, Value};
 
-use super::{RareFields, put_attribute};
+use super::RareFields;
+use super::attribute::{put_attribute, put_name};
 use crate::field::{scope_spans, span};
 
 /// The body of one `Span` as far as it is known: ids and name from its start, attributes as they are
@@ -121,7 +122,7 @@ impl SpanWriter {
             span::PARENT_SPAN_ID.put_array(body, parent.to_bytes());
         }
         let name_start = body.len();
-        span::NAME.put_nonempty(body, name.as_bytes());
+        put_name(span::NAME, name, body);
         self.name = name_start..body.len();
         span::KIND.put_nonzero(body, kind as u64);
         self.attributes = body.len();

@@ -1,7 +1,7 @@
 //! The tokens of JSON (RFC 8259), pulled one at a time from text known to be UTF-8.
 
 use super::error::{JsonError, JsonErrorKind};
-use super::number::get_i64;
+use super::number::{get_i64, leading_digits};
 use super::scan;
 
 /// Arrays and objects within each other in a value that is skipped. One bit each in a `u128`.
@@ -154,6 +154,21 @@ impl<'a> Lexer<'a> {
         Ok(&rest[..len])
     }
 
+    /// An unsigned integer in quotes, of up to 19 digits, as all writers give times. Otherwise nothing
+    /// is read.
+    #[inline]
+    pub(super) fn quoted_digits(&mut self) -> Option<u64> {
+        let text = self.json[self.pos..].strip_prefix(b"\"")?;
+        let (value, len) = leading_digits(text);
+        let zero_led = len > 1 && text[0] == b'0';
+        if len == 0 || zero_led || text.get(len) != Some(&b'"') {
+            return None;
+        }
+        crate::work::add(len);
+        self.pos += len + 2;
+        Some(value)
+    }
+
     /// Moves past an attribute, if it has the form that nearly all writers give nearly all of theirs:
     /// first the key, then a string or an integer, no white space and no escapes. A few comparisons,
     /// where five strings and as many names would be told apart. Otherwise nothing is read.
@@ -220,6 +235,29 @@ impl<'a> Lexer<'a> {
                 objects >>= 1;
             }
         }
+    }
+
+    /// Moves past a string that has no white space before it and no escapes. Otherwise nothing is read.
+    #[inline]
+    pub(super) fn plain_string(&mut self) -> Option<&'a [u8]> {
+        let text = self.json[self.pos..].strip_prefix(b"\"")?;
+        let (string, text) = text.split_at(scan::plain(text));
+        text.starts_with(b"\"").then(|| {
+            self.pos += string.len() + 2;
+            string
+        })
+    }
+
+    /// Moves past a member's name and the colon behind it, as [`plain_string`](Self::plain_string)
+    /// does.
+    #[inline]
+    pub(super) fn plain_name(&mut self) -> Option<&'a [u8]> {
+        let text = self.json[self.pos..].strip_prefix(b"\"")?;
+        let (name, text) = text.split_at(scan::plain(text));
+        text.starts_with(b"\":").then(|| {
+            self.pos += name.len() + 3;
+            name
+        })
     }
 
     /// A member's name, and the colon behind it.

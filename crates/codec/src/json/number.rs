@@ -73,6 +73,43 @@ pub(super) fn put_f64(out: &mut Vec<u8>, value: f64) {
     }
 }
 
+/// What the digits at the start of `text` stand for, and how many they are: 19 at most, which is what
+/// surely fits. Eight at once: times have 19.
+#[inline]
+pub(super) fn leading_digits(text: &[u8]) -> (u64, usize) {
+    let (mut value, mut len) = (0, 0);
+    for eight in text.as_chunks().0.iter().take(2) {
+        let Some(digits) = eight_digits(*eight) else { break };
+        value = value * 100_000_000 + digits;
+        len += 8;
+    }
+    for digit in text[len..].iter().take(19 - len) {
+        let digit = digit.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        value = value * 10 + u64::from(digit);
+        len += 1;
+    }
+    (value, len)
+}
+
+/// The number that eight digits stand for; `None` where there is another byte.
+#[inline]
+fn eight_digits(text: [u8; 8]) -> Option<u64> {
+    // The first digit is the lowest byte.
+    let word = u64::from_le_bytes(text);
+    let digits = word.wrapping_sub(0x3030_3030_3030_3030);
+    // A byte below a digit borrows and one above carries, each into its high half.
+    if (digits | digits.wrapping_add(0x0606_0606_0606_0606)) & 0xF0F0_F0F0_F0F0_F0F0 != 0 {
+        return None;
+    }
+    // Neighbours are joined to numbers of two, then four, then eight digits.
+    let twos = (digits * 10 + (digits >> 8)) & 0x00FF_00FF_00FF_00FF;
+    let fours = (twos * 100 + (twos >> 16)) & 0x0000_FFFF_0000_FFFF;
+    Some((fours * 10_000 + (fours >> 32)) & 0xFFFF_FFFF)
+}
+
 /// An integer: its sign and its magnitude.
 ///
 /// `text` follows the grammar of a number. A fraction of zeros and an exponent are no obstacle, as
@@ -194,6 +231,29 @@ mod tests {
         let mut out = Vec::new();
         put(&mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn leading_digits_end_at_the_first_other_byte_or_after_nineteen() {
+        let number = b"9876543210123456789";
+        for len in 0..=number.len() {
+            let digits = &number[..len];
+            let value = str::from_utf8(digits).unwrap().parse().unwrap_or(0_u64);
+            for end in
+                [&b""[..], b"\"", b"/", b":", b"\xFF", b"\"}]}]}]}]}", b"::::::::", b"/0000000"]
+            {
+                let text = [digits, end].concat();
+                assert_eq!(leading_digits(&text), (value, len), "{text:?}");
+            }
+        }
+        assert_eq!(leading_digits(&[b'9'; 40]), (9_999_999_999_999_999_999, 19));
+        for (at, byte) in (0..8).flat_map(|at| (0..=u8::MAX).map(move |byte| (at, byte))) {
+            let mut eight = *b"12345678";
+            eight[at] = byte;
+            let digits = eight.iter().all(u8::is_ascii_digit);
+            let value = digits.then(|| str::from_utf8(&eight).unwrap().parse().unwrap());
+            assert_eq!(eight_digits(eight), value, "{byte:#x} at {at}");
+        }
     }
 
     #[test]

@@ -27,13 +27,19 @@ pub(super) fn object<'a, P: Pull<'a>>(
         return Ok(());
     }
     loop {
-        let name = from.lexer().name()?;
+        let without_escapes;
+        let name = match from.lexer().plain_name() {
+            Some(name) => name,
+            None => match from.lexer().name()? {
+                name if name.escaped => {
+                    without_escapes = resolved(name);
+                    &without_escapes
+                }
+                name => name.raw,
+            },
+        };
         if !from.lexer().eat_null() {
-            if name.escaped {
-                member(from, &resolved(name))?;
-            } else {
-                member(from, name.raw)?;
-            }
+            member(from, name)?;
         }
         if !from.lexer().eat(b',') {
             return from.lexer().expect(b'}', JsonErrorKind::Comma);

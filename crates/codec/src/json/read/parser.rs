@@ -177,6 +177,12 @@ impl<'a> Parser<'a> {
     /// A string field, unless it is empty.
     #[inline]
     pub(super) fn text(&mut self, field: Len, seen: &mut Seen) -> Result<(), JsonError> {
+        if let Some(text) = self.lexer.plain_string() {
+            if seen.again(field.0) || !text.is_empty() {
+                field.put(&mut self.out, text);
+            }
+            return Ok(());
+        }
         let text = self.lexer.string(JsonErrorKind::String)?;
         if seen.again(field.0) || !text.raw.is_empty() {
             self.put_text(field, text);
@@ -208,12 +214,17 @@ impl<'a> Parser<'a> {
     /// An identifier, unless it is empty.
     #[inline]
     pub(super) fn id(&mut self, field: Len, seen: &mut Seen) -> Result<(), JsonError> {
-        let text = self.lexer.string(JsonErrorKind::String)?;
-        let digits = without_escapes(text, &mut self.scratch);
+        let offset = self.lexer.offset();
+        let digits = match self.lexer.plain_string() {
+            Some(digits) => digits,
+            None => {
+                let text = self.lexer.string(JsonErrorKind::String)?;
+                without_escapes(text, &mut self.scratch)
+            }
+        };
         if seen.again(field.0) || !digits.is_empty() {
             field.put_header(&mut self.out, digits.len() / 2);
-            get_hex(&mut self.out, digits)
-                .ok_or(JsonError::new(text.offset, JsonErrorKind::Hex))?;
+            get_hex(&mut self.out, digits).ok_or(JsonError::new(offset, JsonErrorKind::Hex))?;
         }
         Ok(())
     }
@@ -287,7 +298,10 @@ impl<'a> Parser<'a> {
     /// A `fixed64` field, unless it is zero.
     #[inline]
     pub(super) fn fixed64(&mut self, field: Fixed64, seen: &mut Seen) -> Result<(), JsonError> {
-        let value = integer(self, get_u64)?;
+        let value = match self.lexer.quoted_digits() {
+            Some(value) => value,
+            None => integer(self, get_u64)?,
+        };
         if seen.again(field.0) || value != 0 {
             field.put(&mut self.out, value);
         }
