@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -76,23 +76,72 @@ pub struct ChunkPool {
     budget: Budget,
 }
 
-/// Idle buffers of one size.
+/// Idle buffers of one size, the last one in the first one out: it is the one that is still in a
+/// cache, and those that a burst once needed stay untouched below.
 pub(crate) struct Shelf {
     size: usize,
-    idle: ArrayQueue<Arc<Buffer>>,
+    kept_max: usize,
+    /// Nobody ever waits for it to put or to take: whoever holds it may have lost its processor.
+    stack: Mutex<Vec<Arc<Buffer>>>,
+    /// For buffers that come while another thread holds the stack.
+    aside: ArrayQueue<Arc<Buffer>>,
 }
 
+/// As many buffers as can come at the same instant; one more is freed.
+const ASIDE_MAX: usize = 16;
+
 impl Shelf {
+    fn new(size: usize, kept_max: usize) -> Self {
+        Self { size, kept_max, stack: Mutex::default(), aside: ArrayQueue::new(ASIDE_MAX) }
+    }
+
     /// Keeps a buffer, or frees it where enough are kept.
     pub(crate) fn put(&self, buffer: Arc<Buffer>) {
-        // Dropping the surplus is the trimming.
-        drop(self.idle.push(buffer));
+        let surplus = match self.try_lock() {
+            Some(stack) if stack.len() >= self.kept_max => Some(buffer),
+            Some(mut stack) => {
+                stack.push(buffer);
+                None
+            }
+            None => self.aside.push(buffer).err(),
+        };
+        // The trimming; the lock is free again.
+        drop(surplus);
+    }
+
+    fn take(&self) -> Option<Arc<Buffer>> {
+        let top = self.try_lock().and_then(|mut stack| stack.pop());
+        top.or_else(|| self.aside.pop())
+    }
+
+    fn trim(&self) {
+        let idle = std::mem::take(&mut *self.lock());
+        // Freed with the lock free again.
+        drop(idle);
+        while self.aside.pop().is_some() {}
+    }
+
+    fn len(&self) -> usize {
+        self.lock().len() + self.aside.len()
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, Vec<Arc<Buffer>>>> {
+        match self.stack.try_lock() {
+            Ok(stack) => Some(stack),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Buffer>>> {
+        // A push or pop is never half done.
+        self.stack.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl std::fmt::Debug for Shelf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Shelf({} idle of {} bytes)", self.idle.len(), self.size)
+        write!(f, "Shelf({} idle of {} bytes)", self.len(), self.size)
     }
 }
 
@@ -104,7 +153,7 @@ impl ChunkPool {
             .sizes()
             .map(|size| {
                 let kept = (settings.trim_threshold_bytes / size).max(1);
-                Arc::new(Shelf { size, idle: ArrayQueue::new(kept) })
+                Arc::new(Shelf::new(size, kept))
             })
             .collect();
         Self { shelves, budget: Budget::new(settings.bytes_max) }
@@ -113,11 +162,12 @@ impl ChunkPool {
     /// The chunk for a writer that has filled `filled` chunks before; `None` when the budget is
     /// exhausted.
     ///
-    /// Cost: a pop from a lock-free queue where a buffer is idle, else an allocation.
+    /// Cost: two atomic writes where a buffer is idle, else an allocation. Never waits, except for a
+    /// moment where the budget is exhausted and another thread has its hands on the idle chunks.
     #[must_use]
     pub fn take(&self, filled: usize) -> Option<ChunkWriter> {
         let shelf = self.shelves.get(filled).or_else(|| self.shelves.last())?;
-        if let Some(buffer) = shelf.idle.pop() {
+        if let Some(buffer) = shelf.take() {
             return Some(ChunkWriter::new(buffer));
         }
         let reservation = self.budget.reserve(shelf.size).or_else(|| {
@@ -143,9 +193,7 @@ impl ChunkPool {
 
     /// Frees every idle buffer.
     pub fn trim(&self) {
-        for shelf in self.shelves.iter() {
-            while shelf.idle.pop().is_some() {}
-        }
+        self.shelves.iter().for_each(|shelf| shelf.trim());
     }
 
     /// Bytes of the largest pooled chunk.
@@ -157,12 +205,65 @@ impl ChunkPool {
     /// Bytes of idle buffers.
     #[must_use]
     pub fn idle_bytes(&self) -> usize {
-        self.shelves.iter().map(|shelf| shelf.size * shelf.idle.len()).sum()
+        self.shelves.iter().map(|shelf| shelf.size * shelf.len()).sum()
     }
 
     /// The budget all chunks come from; idle ones count as used.
     #[must_use]
     pub fn budget(&self) -> &Budget {
         &self.budget
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pool of one size, and that size's shelf.
+    fn pool() -> (ChunkPool, Arc<Shelf>) {
+        let settings =
+            ChunkSettings { initial_bytes: 64, chunk_bytes: 64, ..ChunkSettings::default() };
+        let pool = ChunkPool::new(settings);
+        let shelf = Arc::clone(&pool.shelves[0]);
+        (pool, shelf)
+    }
+
+    /// Takes a chunk, and says where its memory is.
+    fn taken(pool: &ChunkPool) -> (ChunkWriter, usize) {
+        let mut writer = pool.take(0).expect("within the budget");
+        writer.append(1, |bytes| bytes.fill(1)).expect("64 bytes are free");
+        let slice = writer.chunk().take().expect("one span");
+        let address = slice.bytes.as_ptr().addr();
+        (writer, address)
+    }
+
+    #[test]
+    fn the_chunk_that_came_back_last_goes_out_first() {
+        let (pool, _) = pool();
+        let [(one, _), (two, second), (three, third)] = [(); 3].map(|()| taken(&pool));
+        drop(one);
+        drop(two);
+        assert_eq!(taken(&pool).1, second);
+        drop(three);
+        let (_three, address) = taken(&pool);
+        assert_eq!(address, third);
+        assert_eq!(taken(&pool).1, second);
+    }
+
+    #[test]
+    fn a_thread_that_is_interrupted_at_the_idle_chunks_holds_up_nobody() {
+        let (pool, shelf) = pool();
+        let (writer, address) = taken(&pool);
+        let held = shelf.lock();
+        drop(writer);
+        assert_eq!(taken(&pool).1, address, "put aside, and taken from there");
+        let chunks: Vec<_> = (0..=ASIDE_MAX).map(|_| taken(&pool)).collect();
+        let used = pool.budget().used();
+        drop(chunks);
+        assert_eq!(pool.budget().used(), used - 64, "one more than is put aside is freed");
+        drop(held);
+        assert_eq!(pool.idle_bytes(), 64 * ASIDE_MAX);
+        pool.trim();
+        assert_eq!((pool.idle_bytes(), pool.budget().used()), (0, 0));
     }
 }

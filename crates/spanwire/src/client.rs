@@ -171,7 +171,9 @@ impl Client {
             .pool(pool)
             .build(QueueOutlet(Arc::clone(&shared)));
 
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // Its blocking threads look names up and write files.
+        let runtime =
+            spanwire_runtime::Builder::current_thread().thread_name("spanwire-block").build()?;
         let runtime = OwnRuntime(Some(runtime));
         let lines = runtime.enter(|| lines(&config, &shared))?;
         let accounts = Accounts { shared, provider, lines, nowhere: Arc::default() };

@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::client::Report;
 use crate::diagnostics::{Diagnostics, Kind};
-use crate::item::{self, Item, Queued};
+use crate::item::{self, Item};
 use crate::line::{Claim, Line};
 use crate::shared::Shared;
 use crate::stats::{Account, Reason, Stats};
@@ -178,12 +178,13 @@ impl Exporter {
     /// Takes what waits in the queue, as far as there is memory for requests.
     fn fill(&mut self) {
         // Those that are pushed meanwhile have a round of their own, after commands and answers.
-        for _ in 0..self.accounts.shared.queue.len() {
-            if !self.has_room() {
-                break;
+        let mut waiting = self.accounts.shared.queue.len();
+        while waiting > 0 && self.has_room() {
+            let taken = self.take(waiting.min(self.chunks_of_room()));
+            if taken == 0 {
+                return;
             }
-            let Some(queued) = self.accounts.shared.pop() else { return };
-            self.take(queued);
+            waiting -= taken;
         }
         if !self.has_room() {
             // Memory is the limit now: what is gathered cannot grow any more, so it goes.
@@ -206,6 +207,16 @@ impl Exporter {
             }
         }
         room && gathered < self.in_flight_bytes_max
+    }
+
+    /// How many chunks may be taken at once: what the fullest of those that are not full has room
+    /// for.
+    fn chunks_of_room(&self) -> usize {
+        let gathered = self.state.gathered_bytes;
+        let rooms = self.accounts.lines.iter().map(|line| line.room_bytes(gathered));
+        let least = rooms.filter(|&room| room > 0).min().unwrap_or(usize::MAX);
+        let least = least.min(self.in_flight_bytes_max.saturating_sub(gathered));
+        least.div_ceil(self.accounts.provider.pool().chunk_bytes().max(1)).min(TAKEN_AT_ONCE_MAX)
     }
 
     /// Whether the others wait for this one, which is full.
@@ -242,11 +253,20 @@ impl Exporter {
         }
     }
 
-    fn take(&mut self, queued: Queued) {
-        if let Some(slice) = queued.chunk.take() {
-            self.accounts.shared.intake.gathered(slice.slice.spans);
-            self.add(slice);
-        }
+    /// Takes up to so many of the oldest chunks from the queue; returns how many there were.
+    ///
+    /// Their room is given back in one go, so that a thread that waits for it is woken once.
+    fn take(&mut self, chunks_max: usize) -> usize {
+        let mut slices: Vec<TracedSlice> = Vec::with_capacity(chunks_max.min(TAKEN_AT_ONCE_MAX));
+        let Shared { intake, .. } = &*self.accounts.shared;
+        let taken = self.accounts.shared.drain(chunks_max, |queued| {
+            if let Some(slice) = queued.chunk.take() {
+                intake.gathered(slice.slice.spans);
+                slices.push(slice);
+            }
+        });
+        slices.into_iter().for_each(|slice| self.add(slice));
+        taken
     }
 
     fn sweep(&mut self) -> HandOvers {
@@ -344,9 +364,12 @@ impl Exporter {
     /// which comes next. Returns those that were in between.
     fn collect_all(&mut self) -> HandOvers {
         let missed = self.sweep();
-        for _ in 0..self.accounts.shared.queue.len() {
-            let Some(queued) = self.accounts.shared.pop() else { break };
-            self.take(queued);
+        let mut waiting = self.accounts.shared.queue.len();
+        while waiting > 0 {
+            match self.take(waiting.min(TAKEN_AT_ONCE_MAX)) {
+                0 => break,
+                taken => waiting -= taken,
+            }
         }
         self.send_gathered();
         missed
@@ -467,9 +490,10 @@ impl Exporter {
             self.settle(joined);
         }
         // What is left in spite of all: nobody will take it any more.
-        while let Some(queued) = self.accounts.shared.pop() {
-            self.accounts.shared.intake.dropped(queued.chunk.chunk.discard(), Reason::Shutdown);
-        }
+        let Shared { intake, .. } = &*self.accounts.shared;
+        self.accounts.shared.drain(usize::MAX, |queued| {
+            intake.dropped(queued.chunk.chunk.discard(), Reason::Shutdown);
+        });
         self.accounts.provider.abandon();
         self.tell_of_losses(true);
         // Whoever asks from now on learns that there is nobody; those who came too late for an answer
@@ -487,6 +511,10 @@ impl Exporter {
         reply(Report::between(&before, &after, complete));
     }
 }
+
+/// Chunks taken from the queue in one go: 1 MiB, so that a thread that is woken for the room has a
+/// while to fill it, and its processor something in cache to fill.
+const TAKEN_AT_ONCE_MAX: usize = 16;
 
 /// Memory a request takes beside its spans' bytes: a task, headers, a frame.
 const REQUEST_OVERHEAD: usize = 4 << 10;

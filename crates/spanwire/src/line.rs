@@ -55,7 +55,13 @@ impl Line {
 
     /// Whether its share of the memory would be used up with so many bytes more.
     pub(crate) fn is_full(&self, more: usize) -> bool {
-        self.held_bytes.load(Ordering::Relaxed) + more >= self.held_bytes_max
+        self.room_bytes(more) == 0
+    }
+
+    /// What would be left of its share of the memory with so many bytes more.
+    pub(crate) fn room_bytes(&self, more: usize) -> usize {
+        let held_bytes = self.held_bytes.load(Ordering::Relaxed);
+        self.held_bytes_max.saturating_sub(held_bytes.saturating_add(more))
     }
 
     /// When it will have settled nothing for so long that it counts as stuck. None where it holds

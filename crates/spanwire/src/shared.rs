@@ -113,11 +113,13 @@ impl Shared {
         }
     }
 
-    /// The oldest chunk that waits.
-    pub(crate) fn pop(&self) -> Option<Queued> {
-        let queued = self.queue.pop()?;
-        self.starved.store(false, Ordering::Relaxed);
-        Some(queued)
+    /// Takes up to so many of the chunks that wait, oldest first; returns how many.
+    pub(crate) fn drain(&self, chunks_max: usize, take: impl FnMut(Queued)) -> usize {
+        let taken = self.queue.drain(chunks_max, take);
+        if taken > 0 {
+            self.starved.store(false, Ordering::Relaxed);
+        }
+        taken
     }
 
     /// A batch, or a part of its memory, is done with.

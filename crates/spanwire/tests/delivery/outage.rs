@@ -115,6 +115,28 @@ fn spans_of_an_outage_wait_within_the_memory_and_the_drops_are_exact() {
     }
 }
 
+#[test]
+fn requests_that_wait_hold_no_more_than_their_quarter_of_the_memory() {
+    let collector = Collector::start();
+    let proxy = FaultProxy::start(collector.address(Protocol::Grpc)).expect("a port");
+    proxy.set(Plan::refuse());
+    // Of which requests have 256 KiB, and the queue more than twice as much.
+    let batch = BatchConfig { memory_bytes_max: 1 << 20, ..BatchConfig::default() };
+    let client = through(&proxy, Protocol::Grpc).batch(batch).build().expect("valid");
+    let (tracer, text) = (client.tracer("outage"), "x".repeat(1 << 10));
+    for _ in 0..2_000 {
+        tracer.start("more than 1 KiB").set_attribute("an.attribute", text.as_str());
+    }
+    // Moves what it can on its way out.
+    assert!(!client.flush_blocking(Duration::from_millis(100)).complete);
+    let stats = client.stats();
+    assert!(stats.pending.queued > 0, "more than fits: {stats}");
+    // What was gathered when there still was room for a byte is one chunk more.
+    let most = (256 + 64) << 10;
+    assert!((1..=most >> 10).contains(&stats.pending.in_flight), "{stats}");
+    assert_balanced(&client);
+}
+
 /// Faults 115, 125, 142: an answer that takes long costs the recording thread nothing.
 #[test]
 fn a_slow_network_delays_no_recording_thread() {
