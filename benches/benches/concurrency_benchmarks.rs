@@ -206,6 +206,7 @@ fn served_by(criterion: &mut Criterion) -> Result<()> {
         group.bench_function(name, |b| b.iter_custom(|count| sender.send(count)));
         sender.all_arrived(&mut sink)
     };
+    row("spanwire", Kind::Tuned)?;
     row("tokio's default", Kind::TokioDefault)?;
     group.finish();
     Ok(())

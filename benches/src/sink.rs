@@ -33,10 +33,12 @@ pub enum Kind {
     Timing,
     /// Tokio's own choice: a worker for each core, and every setting at its default.
     TokioDefault,
+    /// What `spanwire-runtime` makes of a receiver's runtime.
+    Tuned,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::OneWorker, Self::Timing, Self::TokioDefault];
+    const ALL: [Self; 4] = [Self::OneWorker, Self::Timing, Self::TokioDefault, Self::Tuned];
 
     fn runtime(self) -> io::Result<Runtime> {
         match self {
@@ -44,6 +46,7 @@ impl Kind {
                 runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
             }
             Self::TokioDefault => Runtime::new(),
+            Self::Tuned => spanwire_runtime::Builder::multi_thread().build(),
         }
     }
 }
@@ -54,6 +57,7 @@ impl fmt::Display for Kind {
             Self::OneWorker => "one-worker",
             Self::Timing => "timing",
             Self::TokioDefault => "tokio-default",
+            Self::Tuned => "tuned",
         })
     }
 }
