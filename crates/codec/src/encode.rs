@@ -44,7 +44,6 @@ use crate::field::{
     Len, any_value, array_value, event, key_value, key_value_list, link, request, resource,
     resource_spans, scope, scope_spans, span, status,
 };
-use crate::wire::{Field, Reader};
 
 /// The fields of a span before its attributes.
 struct PlainFields<'a> {
@@ -229,20 +228,6 @@ pub fn put_batch<'a>(spans: impl IntoIterator<Item = &'a Span> + Clone, out: &mu
 #[inline(always)]
 pub fn put_attribute(key: &str, value: &Value<'_>, out: &mut impl BufMut) {
     put_key_value(span::ATTRIBUTES, key, value, 0, out);
-}
-
-/// The key of one attribute as [`put_attribute`] appended it; `None` for other bytes.
-#[must_use]
-pub fn attribute_key(encoded: &[u8]) -> Option<&[u8]> {
-    let mut attribute = Reader::new(encoded);
-    attribute.tag().ok()?;
-    let mut pair = attribute.message().ok()?;
-    match pair.field() {
-        Ok(Some(Field::Len(key_value::KEY, key))) => Some(key),
-        // An empty key is omitted, as is every proto3 default.
-        Ok(Some(Field::Len(key_value::VALUE, _))) => Some(&[]),
-        _ => None,
-    }
 }
 
 /// Appends one event of a span: a part of [`SpanRest::events`].
