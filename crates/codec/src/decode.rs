@@ -151,19 +151,19 @@ impl Decoder {
         if view.check().is_err() {
             return Ok(None);
         }
-        let flags = view.flags();
+        let head = view.head();
         let Some(context) =
-            self.context(view.trace_id(), view.span_id(), view.trace_state(), flags)?
+            self.context(head.trace_id, head.span_id, head.trace_state, head.flags)?
         else {
             return Ok(None);
         };
         self.charge(size_of::<model::Span>())?;
-        let mut span = model::Span::new(context, self.text(view.name())?);
-        span.flags = flags;
-        span.parent_span_id = view.parent_span_id().and_then(model::SpanId::from_bytes);
-        span.kind = model::SpanKind::from_number(view.kind());
-        span.start_time_unix_nano = view.start_time_unix_nano();
-        span.end_time_unix_nano = view.end_time_unix_nano();
+        let mut span = model::Span::new(context, self.text(head.name)?);
+        span.flags = head.flags;
+        span.parent_span_id = head.parent_span_id.and_then(model::SpanId::from_bytes);
+        span.kind = model::SpanKind::from_number(head.kind);
+        span.start_time_unix_nano = head.start_time_unix_nano;
+        span.end_time_unix_nano = head.end_time_unix_nano;
         span.attributes = self.attributes(view.attributes())?;
         span.attributes.set_dropped(view.dropped_attributes_count());
         for event in view.events() {

@@ -1,7 +1,7 @@
 //! Spans to wire bytes: sizes first, then one pass that only appends.
 //!
-//! Everything here appends to a [`BufMut`], a growing vector as well as a slice of exactly the
-//! right size, and every `put` has a `len` that says beforehand how many bytes it will append.
+//! Everything here appends: spans and their parts to a vector, what only goes before or around them
+//! to any [`BufMut`]. Every `put` has a `len` that says beforehand how many bytes it will append.
 //! Fields go out in number order and proto3 defaults are omitted, so equal spans encode to equal
 //! bytes; schema URLs alone go before the spans they cover, so that a request is a header followed
 //! by spans, to which further spans can be appended as they are.
@@ -30,19 +30,20 @@
 //! # Ok::<(), spanwire_codec::view::Malformed>(())
 //! ```
 
+mod attribute;
 mod writer;
 
 use bytes::{BufMut, Bytes};
 use smallvec::SmallVec;
 use spanwire_model::{
-    Attributes, Event, KeyValue, Limits, Link, Resource, Scope, Span, SpanId, SpanKind, Status,
-    TraceId, Value,
+    Attributes, Event, Link, Resource, Scope, Span, SpanId, SpanKind, Status, TraceId, Value,
 };
 
+pub use self::attribute::put_attribute;
+use self::attribute::{attributes_len, pairs_len, put_attributes, put_name, put_pairs};
 pub use self::writer::{SpanEnd, SpanRest, SpanWriter};
 use crate::field::{
-    Len, any_value, array_value, event, key_value, key_value_list, link, request, resource,
-    resource_spans, scope, scope_spans, span, status,
+    Len, event, link, request, resource, resource_spans, scope, scope_spans, span, status,
 };
 
 /// The fields of a span before its attributes.
@@ -85,13 +86,13 @@ impl<'a> PlainFields<'a> {
             + end
     }
 
-    fn put(&self, out: &mut impl BufMut) {
+    fn put(&self, out: &mut Vec<u8>) {
         put_ids(out, self.trace_id, self.span_id);
         span::TRACE_STATE.put_nonempty(out, self.trace_state.as_bytes());
         if let Some(parent) = self.parent_span_id {
             span::PARENT_SPAN_ID.put_array(out, parent.to_bytes());
         }
-        span::NAME.put_nonempty(out, self.name.as_bytes());
+        put_name(span::NAME, self.name, out);
         span::KIND.put_nonzero(out, self.kind as u64);
         span::START_TIME_UNIX_NANO.put_nonzero(out, self.start_time_unix_nano);
         span::END_TIME_UNIX_NANO.put_nonzero(out, self.end_time_unix_nano);
@@ -182,13 +183,13 @@ pub fn framed_len(span: &Span) -> usize {
 
 /// Appends a span as one `spans` field of `ScopeSpans`.
 ///
-/// Arrays and maps nested deeper than [`Limits::DEPTH_MAX`] become empty values.
-pub fn put_framed(span: &Span, out: &mut impl BufMut) {
+/// Arrays and maps nested deeper than [`Limits::DEPTH_MAX`](spanwire_model::Limits::DEPTH_MAX) become empty values.
+pub fn put_framed(span: &Span, out: &mut Vec<u8>) {
     put_sized(span, span_len(span), out);
 }
 
 /// Appends a framed span whose body is `len` bytes.
-fn put_sized(span: &Span, len: usize, out: &mut impl BufMut) {
+fn put_sized(span: &Span, len: usize, out: &mut Vec<u8>) {
     scope_spans::SPANS.put_header(out, len);
     PlainFields::of(span).put(out);
     put_attributes(span::ATTRIBUTES, span.attributes.iter(), out);
@@ -214,20 +215,13 @@ fn put_sized(span: &Span, len: usize, out: &mut impl BufMut) {
 ///
 /// Cost: one more allocation, for the sizes, beyond 1,024 spans.
 pub fn put_batch<'a>(spans: impl IntoIterator<Item = &'a Span> + Clone, out: &mut Vec<u8>) {
-    let sizes: SmallVec<[usize; 1024]> = spans.clone().into_iter().map(span_len).collect();
+    // Not collected, as that moves 8 KiB.
+    let mut sizes = SmallVec::<[usize; 1024]>::new();
+    sizes.extend(spans.clone().into_iter().map(span_len));
     out.reserve(sizes.iter().map(|&len| scope_spans::SPANS.size(len)).sum());
     for (span, len) in spans.into_iter().zip(sizes) {
         put_sized(span, len, out);
     }
-}
-
-/// Appends one attribute of a span: a part of a [`SpanWriter`]'s body.
-///
-/// Cost: two copies, of the key and of the value. Inlined always: where the kind of the value is known
-/// when compiled, the others cost nothing.
-#[inline(always)]
-pub fn put_attribute(key: &str, value: &Value<'_>, out: &mut impl BufMut) {
-    put_key_value(span::ATTRIBUTES, key, value, 0, out);
 }
 
 /// Appends one event of a span: a part of [`SpanRest::events`].
@@ -236,20 +230,20 @@ pub fn put_event<'a>(
     name: &str,
     attributes: impl Iterator<Item = (&'a str, &'a Value<'a>)> + Clone,
     dropped_attributes_count: u32,
-    out: &mut impl BufMut,
+    out: &mut Vec<u8>,
 ) {
     let body = event_head_len(time_unix_nano, name)
         + pairs_len(event::ATTRIBUTES, attributes.clone())
         + nonzero_size(event::DROPPED_ATTRIBUTES_COUNT, dropped_attributes_count);
     span::EVENTS.put_header(out, body);
     event::TIME_UNIX_NANO.put_nonzero(out, time_unix_nano);
-    event::NAME.put_nonempty(out, name.as_bytes());
+    put_name(event::NAME, name, out);
     put_pairs(event::ATTRIBUTES, attributes, out);
     event::DROPPED_ATTRIBUTES_COUNT.put_nonzero(out, dropped_attributes_count.into());
 }
 
 /// Appends one link of a span: a part of [`SpanRest::links`].
-pub fn put_link(link: &Link, out: &mut impl BufMut) {
+pub fn put_link(link: &Link, out: &mut Vec<u8>) {
     span::LINKS.put_header(out, link_len(link));
     put_link_body(link, out);
 }
@@ -281,9 +275,9 @@ fn event_len(event: &Event) -> usize {
         + nonzero_size(event::DROPPED_ATTRIBUTES_COUNT, event.dropped_attributes_count)
 }
 
-fn put_event_body(event: &Event, out: &mut impl BufMut) {
+fn put_event_body(event: &Event, out: &mut Vec<u8>) {
     event::TIME_UNIX_NANO.put_nonzero(out, event.time_unix_nano);
-    event::NAME.put_nonempty(out, event.name.as_bytes());
+    put_name(event::NAME, &event.name, out);
     put_attributes(event::ATTRIBUTES, event.attributes.iter(), out);
     event::DROPPED_ATTRIBUTES_COUNT.put_nonzero(out, event.dropped_attributes_count.into());
 }
@@ -298,161 +292,12 @@ fn link_len(link: &Link) -> usize {
         + flags
 }
 
-fn put_link_body(link: &Link, out: &mut impl BufMut) {
+fn put_link_body(link: &Link, out: &mut Vec<u8>) {
     put_ids(out, link.context.trace_id, link.context.span_id);
     link::TRACE_STATE.put_nonempty(out, link.context.trace_state.as_str().as_bytes());
     put_attributes(link::ATTRIBUTES, link.attributes.iter(), out);
     link::DROPPED_ATTRIBUTES_COUNT.put_nonzero(out, link.dropped_attributes_count.into());
     link::FLAGS.put_nonzero(out, link.flags);
-}
-
-type Entries<'a> = std::slice::Iter<'a, KeyValue>;
-
-fn pairs(entries: Entries<'_>) -> impl Iterator<Item = (&str, &Value<'_>)> + Clone {
-    entries.map(|entry| (&*entry.key, &entry.value))
-}
-
-fn attributes_len(field: Len, entries: Entries<'_>) -> usize {
-    pairs_len(field, pairs(entries))
-}
-
-fn put_attributes(field: Len, entries: Entries<'_>, out: &mut impl BufMut) {
-    put_pairs(field, pairs(entries), out);
-}
-
-fn pairs_len<'a>(field: Len, pairs: impl Iterator<Item = (&'a str, &'a Value<'a>)>) -> usize {
-    pairs.map(|(key, value)| field.size(key_value_len(key, value, 0))).sum()
-}
-
-fn put_pairs<'a>(
-    field: Len,
-    pairs: impl Iterator<Item = (&'a str, &'a Value<'a>)>,
-    out: &mut impl BufMut,
-) {
-    for (key, value) in pairs {
-        put_key_value(field, key, value, 0, out);
-    }
-}
-
-#[inline]
-fn key_value_len(key: &str, value: &Value<'_>, depth: u32) -> usize {
-    nonempty_size(key_value::KEY, key.len()) + key_value::VALUE.size(value_len(value, depth))
-}
-
-#[inline(always)]
-fn put_key_value<B: BufMut>(field: Len, key: &str, value: &Value<'_>, depth: u32, out: &mut B) {
-    let value_len = value_len(value, depth);
-    let len = nonempty_size(key_value::KEY, key.len()) + key_value::VALUE.size(value_len);
-    if len < ONE_BYTE_LEN && !key.is_empty() {
-        // Short, as nearly all are: every length within is one byte too.
-        const { assert!(key_value::KEY.tag() < 0x80 && key_value::VALUE.tag() < 0x80) };
-        let [outer, key_tag] = [field.tag() as u8, key_value::KEY.tag() as u8];
-        out.put_slice(&[outer, len as u8, key_tag, key.len() as u8]);
-        out.put_slice(key.as_bytes());
-        let [tag, value_len] = [key_value::VALUE.tag() as u8, value_len as u8];
-        match value {
-            Value::String(text) => {
-                let text_tag = any_value::STRING_VALUE.tag() as u8;
-                out.put_slice(&[tag, value_len, text_tag, text.len() as u8]);
-                out.put_slice(text.as_bytes());
-            }
-            Value::Bool(truth) => {
-                let bool_tag = any_value::BOOL_VALUE.tag() as u8;
-                out.put_slice(&[tag, value_len, bool_tag, u8::from(*truth)]);
-            }
-            _ => {
-                out.put_slice(&[tag, value_len]);
-                put_value(value, depth, out);
-            }
-        }
-    } else {
-        put_long_key(field, key, len, out);
-        key_value::VALUE.put_header(out, value_len);
-        put_value(value, depth, out);
-    }
-}
-
-/// Lengths below it take one byte.
-const ONE_BYTE_LEN: usize = 0x80;
-
-#[cold]
-#[inline(never)]
-fn put_long_key<B: BufMut>(field: Len, key: &str, len: usize, out: &mut B) {
-    field.put_header(out, len);
-    key_value::KEY.put_nonempty(out, key.as_bytes());
-}
-
-/// Bytes of an `AnyValue`'s body. A oneof has presence: zeros and empty texts are written.
-#[inline(always)]
-fn value_len(value: &Value<'_>, depth: u32) -> usize {
-    match value {
-        Value::Empty => 0,
-        Value::String(text) => any_value::STRING_VALUE.size(text.len()),
-        Value::Bool(truth) => any_value::BOOL_VALUE.size(u64::from(*truth)),
-        Value::Int(number) => any_value::INT_VALUE.size(*number as u64),
-        Value::Double(_) => any_value::DOUBLE_VALUE.size(),
-        Value::Bytes(bytes) => any_value::BYTES_VALUE.size(bytes.len()),
-        Value::Array(_) | Value::Map(_) => nested_len(value, depth),
-    }
-}
-
-#[inline(always)]
-fn put_value<B: BufMut>(value: &Value<'_>, depth: u32, out: &mut B) {
-    match value {
-        Value::Empty => {}
-        Value::String(text) => any_value::STRING_VALUE.put(out, text.as_bytes()),
-        Value::Bool(truth) => any_value::BOOL_VALUE.put(out, u64::from(*truth)),
-        Value::Int(number) => any_value::INT_VALUE.put(out, *number as u64),
-        Value::Double(number) => any_value::DOUBLE_VALUE.put(out, number.to_bits()),
-        Value::Bytes(bytes) => any_value::BYTES_VALUE.put(out, bytes),
-        Value::Array(_) | Value::Map(_) => put_nested(value, depth, out),
-    }
-}
-
-/// Out of line: few attributes are nested, and the flat ones are the hot path.
-#[cold]
-#[inline(never)]
-fn nested_len(value: &Value<'_>, depth: u32) -> usize {
-    match value {
-        _ if depth >= Limits::DEPTH_MAX => 0,
-        Value::Array(values) => any_value::ARRAY_VALUE.size(array_len(values, depth)),
-        Value::Map(entries) => any_value::KVLIST_VALUE.size(map_len(entries, depth)),
-        _ => 0,
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn put_nested<B: BufMut>(value: &Value<'_>, depth: u32, out: &mut B) {
-    match value {
-        _ if depth >= Limits::DEPTH_MAX => {}
-        Value::Array(values) => {
-            any_value::ARRAY_VALUE.put_header(out, array_len(values, depth));
-            for value in values {
-                array_value::VALUES.put_header(out, value_len(value, depth + 1));
-                put_value(value, depth + 1, out);
-            }
-        }
-        Value::Map(entries) => {
-            any_value::KVLIST_VALUE.put_header(out, map_len(entries, depth));
-            for (key, value) in entries {
-                put_key_value(key_value_list::VALUES, key, value, depth + 1, out);
-            }
-        }
-        _ => {}
-    }
-}
-
-fn array_len(values: &[Value<'_>], depth: u32) -> usize {
-    values.iter().map(|value| array_value::VALUES.size(value_len(value, depth + 1))).sum()
-}
-
-fn map_len(entries: &[(std::borrow::Cow<'_, str>, Value<'_>)], depth: u32) -> usize {
-    let len = |(key, value): &(_, _)| {
-        let key: &std::borrow::Cow<'_, str> = key;
-        key_value_list::VALUES.size(key_value_len(key, value, depth + 1))
-    };
-    entries.iter().map(len).sum()
 }
 
 /// A resource as wire bytes: encoded once, put before every request.

@@ -110,7 +110,7 @@ pub fn request(
             }
             while let Some((at, field)) = scope_spans.field_at()? {
                 let Field::Len(scope_spans::SPANS, _) = field else { continue };
-                let span = at..at + scope_spans.since(at).len();
+                let span = at..scope_spans.pos();
                 if repeats && (open.part.spans >= spans_max || open.len_with(&span) > bytes_max) {
                     parts.extend(open.take());
                 }
@@ -131,9 +131,9 @@ pub fn request(
 /// All fields of an envelope but those that lead to spans, joined.
 fn head(mut envelope: Reader<'_>, spans: Len) -> Result<Bytes, Fault> {
     let mut head = BytesMut::new();
-    while let Some((at, field)) = envelope.field_at()? {
+    while let Some((bytes, field)) = envelope.field_bytes()? {
         if !matches!(field, Field::Len(field, _) if field == spans) {
-            head.put_slice(envelope.since(at));
+            head.put_slice(bytes);
         }
     }
     Ok(head.freeze())

@@ -374,6 +374,36 @@ fn the_bytes_of_a_span_are_these() {
     assert_eq!(framed, golden.concat());
 }
 
+/// Lengths take a second byte from 128 on; texts of up to 32 bytes are copied in pieces.
+#[test]
+fn attributes_of_every_length_are_what_the_oracle_makes_of_them() {
+    let text = |len: usize| "0123456789abcdef".repeat(9)[..len].to_owned();
+    let (trace, id) = (TraceId::new(1).expect("not zero"), SpanId::new(2).expect("not zero"));
+    let mut span = Span::new(SpanContext::new(trace, id, TraceFlags::SAMPLED), "");
+    let lengths = (0..=40).map(|len| (len, 0)).chain((100..=140).map(|len| (len, len / 2)));
+    for (key, value) in lengths.flat_map(|(sum, key)| [(key, sum - key), (sum - key, key)]) {
+        span.name = text(value).into();
+        span.attributes = Attributes::new();
+        span.attributes.push(KeyValue { key: text(key).into(), value: text(value).into() });
+        let mut framed = Vec::new();
+        encode::put_framed(&span, &mut framed);
+        assert_eq!(framed.len(), encode::framed_len(&span), "{key} and {value}");
+        assert_eq!(decode_framed(&framed), [expected(&span)], "{key} and {value}");
+    }
+    for bits in 0..64 {
+        for number in [(1_i64 << bits).wrapping_sub(1), 1 << bits, -1 << bits] {
+            let value = Value::Int(number);
+            let mut bytes = Vec::new();
+            encode::put_attribute("key", &value, &mut bytes);
+            let span = trace::Span {
+                attributes: vec![expected_pair("key", &value)],
+                ..Default::default()
+            };
+            assert_eq!(bytes, span.encode_to_vec(), "{number}");
+        }
+    }
+}
+
 #[test]
 fn a_value_nested_beyond_the_limit_ends_in_an_empty_one() {
     let mut value = Value::Int(7);

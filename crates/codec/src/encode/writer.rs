@@ -120,9 +120,9 @@ const KIND_LEN: usize = span::KIND.size(SpanKind::Consumer as u64);
 /// Bytes that [`put_short_attribute`] may write to.
 const SHORT_ATTRIBUTE_LEN_MAX: usize = 4 + SHORT_LEN_MAX + 4 + SHORT_LEN_MAX;
 
-/// Storage at first: enough for a span of about ten attributes, without growing.
-const FIRST_BYTES: usize = 512;
-const _: () = assert!(FIRST_BYTES >= SHORT_HEAD_LEN_MAX);
+/// What is initialised behind a body: enough for a span of some ten attributes.
+const ROOM_BYTES: usize = 512;
+const _: () = assert!(ROOM_BYTES >= SHORT_HEAD_LEN_MAX && ROOM_BYTES >= SHORT_ATTRIBUTE_LEN_MAX);
 
 impl SpanWriter {
     /// Starts a span; what was written before is forgotten.
@@ -179,31 +179,26 @@ impl SpanWriter {
         name: &str,
         kind: SpanKind,
     ) {
-        let headers = 2 * HEADER_LEN_MAX;
-        let room = SHORT_HEAD_LEN_MAX + headers + trace_state.len() + name.len();
-        if room > self.bytes.len() {
-            self.make_room(room);
-        }
-        let room = self.bytes.len();
-        let mut out = &mut self.bytes[..];
-        super::put_ids(&mut out, trace_id, span_id);
-        span::TRACE_STATE.put_nonempty(&mut out, trace_state.as_bytes());
+        let body = &mut self.bytes;
+        body.clear();
+        super::put_ids(body, trace_id, span_id);
+        span::TRACE_STATE.put_nonempty(body, trace_state.as_bytes());
         if let Some(parent) = parent_span_id {
-            span::PARENT_SPAN_ID.put_array(&mut out, parent.to_bytes());
+            span::PARENT_SPAN_ID.put_array(body, parent.to_bytes());
         }
-        let name_start = room - out.len();
-        span::NAME.put_nonempty(&mut out, name.as_bytes());
-        self.name = name_start..room - out.len();
-        span::KIND.put_nonzero(&mut out, kind as u64);
-        self.times = room - out.len();
+        let name_start = body.len();
+        span::NAME.put_nonempty(body, name.as_bytes());
+        self.name = name_start..body.len();
+        span::KIND.put_nonzero(body, kind as u64);
+        self.times = body.len();
         self.len = self.times + TIMES_LEN;
+        self.make_room();
     }
 
-    /// Grows the storage to so many bytes, at least; it has fewer.
-    #[cold]
-    #[inline(never)]
-    fn make_room(&mut self, len: usize) {
-        self.bytes.resize(len.max(2 * self.bytes.len()).max(FIRST_BYTES), 0);
+    /// Initialises some storage behind the body: enough for a few attributes, and not so much that many
+    /// long ones are dear.
+    fn make_room(&mut self) {
+        self.bytes.resize(self.len + ROOM_BYTES, 0);
     }
 
     /// Replaces the name.
@@ -222,7 +217,7 @@ impl SpanWriter {
         self.times = self.times - old.len() + self.name.len();
         self.bytes.splice(old, header[..header_len].iter().copied().chain(name.bytes()));
         self.len = self.bytes.len();
-        self.bytes.resize(self.bytes.capacity(), 0);
+        self.make_room();
     }
 
     /// Appends an attribute, whose key must not be there yet.
@@ -240,13 +235,10 @@ impl SpanWriter {
 
     #[inline(never)]
     fn put_long_attribute(&mut self, key: &str, value: &Value<'_>) {
-        let end = self.len + span::ATTRIBUTES.size(super::key_value_len(key, value, 0));
-        let room = end.max(self.len + SHORT_ATTRIBUTE_LEN_MAX);
-        if room > self.bytes.len() {
-            self.make_room(room);
-        }
-        put_attribute(key, value, &mut &mut self.bytes[self.len..end]);
-        self.len = end;
+        self.bytes.truncate(self.len);
+        put_attribute(key, value, &mut self.bytes);
+        self.len = self.bytes.len();
+        self.make_room();
     }
 
     /// The attributes so far.

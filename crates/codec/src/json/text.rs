@@ -1,6 +1,7 @@
 //! Strings both ways: escaping with repair, and unescaping.
 
 use super::scan;
+use crate::wire::put_text;
 
 /// Appends `bytes` as a JSON string, quotes included.
 #[inline]
@@ -15,7 +16,7 @@ pub(super) fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
 #[inline]
 pub(super) fn put_contents(out: &mut Vec<u8>, bytes: &[u8]) {
     if scan::is_plain_ascii(bytes) {
-        out.extend_from_slice(bytes);
+        put_text(out, bytes);
     } else {
         put_checked(out, bytes);
     }

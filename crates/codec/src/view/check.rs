@@ -2,10 +2,10 @@ use arrayvec::ArrayVec;
 
 use super::request::Counts;
 use crate::field::{
-    any_value, array_value, entity_ref, event, key_value, key_value_list, link, request, resource,
-    resource_spans, scope, scope_spans, span, status,
+    Len, any_value, array_value, entity_ref, event, key_value, key_value_list, link, request,
+    resource, resource_spans, scope, scope_spans, span, status,
 };
-use crate::wire::{Expected, Fault, Field, Reader};
+use crate::wire::{self, Expected, Fault, Field, Reader};
 
 /// Levels of arrays and maps that an attribute's value may have, as `AttributeValueDepthLimit` of
 /// opentelemetry-specification v1.60. A scalar has none, `[]` has one.
@@ -140,7 +140,9 @@ fn scope_spans<'a>(
 fn resource(mut resource: Reader<'_>) -> Result<(), Fault> {
     while let Some((at, field)) = resource.field_at()? {
         match field {
-            Field::Len(resource::ATTRIBUTES, body) => key_value(&resource, body)?,
+            Field::Len(resource::ATTRIBUTES, body) => {
+                attributes(&mut resource, resource::ATTRIBUTES, body)?
+            }
             Field::Len(resource::ENTITY_REFS, body) => entity_ref(resource.within(body))?,
             Field::Varint(resource::DROPPED_ATTRIBUTES_COUNT, _) => {}
             field => unknown(at, &field, resource::NUMBER_MAX)?,
@@ -168,7 +170,7 @@ fn entity_ref(mut entity: Reader<'_>) -> Result<(), Fault> {
 fn scope(mut scope: Reader<'_>) -> Result<(), Fault> {
     while let Some((at, field)) = scope.field_at()? {
         match field {
-            Field::Len(scope::ATTRIBUTES, body) => key_value(&scope, body)?,
+            Field::Len(scope::ATTRIBUTES, body) => attributes(&mut scope, scope::ATTRIBUTES, body)?,
             Field::Len(scope::NAME | scope::VERSION, _)
             | Field::Varint(scope::DROPPED_ATTRIBUTES_COUNT, _) => {}
             field => unknown(at, &field, scope::NUMBER_MAX)?,
@@ -183,7 +185,7 @@ pub(super) fn span(body: &[u8]) -> Result<(), SpanError> {
     let mut span = Reader::new(body);
     while let Some((at, field)) = span.field_at()? {
         match field {
-            Field::Len(span::ATTRIBUTES, body) => key_value(&span, body)?,
+            Field::Len(span::ATTRIBUTES, body) => attributes(&mut span, span::ATTRIBUTES, body)?,
             Field::Len(span::TRACE_ID, id) => trace_id = id.len(),
             Field::Len(span::SPAN_ID, id) => span_id = id.len(),
             Field::Len(span::PARENT_SPAN_ID, id) => parent_span_id = id.len(),
@@ -214,7 +216,7 @@ pub(super) fn span(body: &[u8]) -> Result<(), SpanError> {
 fn event(mut event: Reader<'_>) -> Result<(), Fault> {
     while let Some((at, field)) = event.field_at()? {
         match field {
-            Field::Len(event::ATTRIBUTES, body) => key_value(&event, body)?,
+            Field::Len(event::ATTRIBUTES, body) => attributes(&mut event, event::ATTRIBUTES, body)?,
             Field::Len(event::NAME, _)
             | Field::Fixed64(event::TIME_UNIX_NANO, _)
             | Field::Varint(event::DROPPED_ATTRIBUTES_COUNT, _) => {}
@@ -228,7 +230,7 @@ fn link(mut link: Reader<'_>) -> Result<(), SpanError> {
     let (mut trace_id, mut span_id) = (0, 0);
     while let Some((at, field)) = link.field_at()? {
         match field {
-            Field::Len(link::ATTRIBUTES, body) => key_value(&link, body)?,
+            Field::Len(link::ATTRIBUTES, body) => attributes(&mut link, link::ATTRIBUTES, body)?,
             Field::Len(link::TRACE_ID, id) => trace_id = id.len(),
             Field::Len(link::SPAN_ID, id) => span_id = id.len(),
             Field::Len(link::TRACE_STATE, _)
@@ -267,49 +269,59 @@ fn unknown(at: usize, field: &Field<'_>, number_max: u32) -> Result<(), Fault> {
     Err(Fault { offset: at, expected: Expected::WireType { number } })
 }
 
-/// Checks an attribute: the last `LEN` value that `parent` read.
-#[inline]
-fn key_value(parent: &Reader<'_>, body: &[u8]) -> Result<(), Fault> {
-    if is_plain(body) { Ok(()) } else { nested(parent.within(body)) }
+/// Checks the attribute that `parent` has just read, and those that follow it.
+#[inline(always)]
+fn attributes<'a>(parent: &mut Reader<'a>, field: Len, first: &'a [u8]) -> Result<(), Fault> {
+    let mut next = Some(first);
+    while let Some(body) = next {
+        if !is_short(body) && !is_plain(body) {
+            nested(parent.within(body))?;
+        }
+        next = parent.short(field);
+    }
+    Ok(())
 }
 
 /// Whether an attribute has the form that nearly all have: a key, then a scalar, each shorter than
-/// 16 KiB and nothing else. Checked in a few comparisons, where [`nested`] takes many more.
-#[inline]
-fn is_plain(key_value: &[u8]) -> bool {
-    const KEY: u8 = key_value::KEY.tag() as u8;
-    const VALUE: u8 = key_value::VALUE.tag() as u8;
-    const STRING: u8 = any_value::STRING_VALUE.tag() as u8;
-    const BOOL: u8 = any_value::BOOL_VALUE.tag() as u8;
-    const INT: u8 = any_value::INT_VALUE.tag() as u8;
-    const DOUBLE: u8 = any_value::DOUBLE_VALUE.tag() as u8;
-
-    let [KEY, key @ ..] = key_value else { return false };
-    let Some([VALUE, value @ ..]) = short(key).and_then(|(len, key)| key.get(len..)) else {
+/// 128 bytes, and nothing else. Checked in a few comparisons.
+#[inline(always)]
+fn is_short(key_value: &[u8]) -> bool {
+    let [KEY, key_len @ 0..0x80, key @ ..] = key_value else { return false };
+    // A scalar has two bytes at least.
+    let Some([VALUE, len @ 0..0x80, kind, first, rest @ ..]) = key.get(usize::from(*key_len)..)
+    else {
         return false;
     };
-    match short(value) {
-        Some((len, value)) if len == value.len() => match value {
-            [STRING, text @ ..] => short(text).is_some_and(|(len, text)| len == text.len()),
-            [BOOL | INT, 0..0x80] | [INT, 0x80..=0xFF, 0..0x80] => true,
-            [DOUBLE, bits @ ..] => bits.len() == 8,
+    usize::from(*len) == 2 + rest.len()
+        && match *kind {
+            STRING => usize::from(*first) == rest.len(),
+            BOOL => *first < 0x80 && rest.is_empty(),
+            INT => matches!((*first, rest), (0..0x80, []) | (0x80.., [0..0x80])),
+            DOUBLE => rest.len() == 7,
             _ => false,
-        },
+        }
+}
+
+/// Whether an attribute is a key, then a scalar, and nothing else: half the cost of [`nested`].
+fn is_plain(key_value: &[u8]) -> bool {
+    let [KEY, key @ ..] = key_value else { return false };
+    let Some((_, [VALUE, value @ ..])) = wire::split_len(key) else { return false };
+    match wire::split_len(value) {
+        Some(([STRING, text @ ..], [])) => matches!(wire::split_len(text), Some((_, []))),
+        Some(([BOOL | INT, number @ ..], [])) => {
+            matches!(wire::split_varint(number), Some((_, [])))
+        }
+        Some(([DOUBLE, bits @ ..], [])) => bits.len() == 8,
         _ => false,
     }
 }
 
-/// A length of one or two bytes, and what follows it.
-#[inline]
-fn short(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    match *bytes {
-        [len @ 0..0x80, ref rest @ ..] => Some((usize::from(len), rest)),
-        [low, high @ 0..0x80, ref rest @ ..] => {
-            Some((usize::from(low & 0x7F) | usize::from(high) << 7, rest))
-        }
-        _ => None,
-    }
-}
+const KEY: u8 = key_value::KEY.tag() as u8;
+const VALUE: u8 = key_value::VALUE.tag() as u8;
+const STRING: u8 = any_value::STRING_VALUE.tag() as u8;
+const BOOL: u8 = any_value::BOOL_VALUE.tag() as u8;
+const INT: u8 = any_value::INT_VALUE.tag() as u8;
+const DOUBLE: u8 = any_value::DOUBLE_VALUE.tag() as u8;
 
 /// The messages that nest in each other.
 #[derive(Clone, Copy, PartialEq)]

@@ -1,5 +1,5 @@
 use crate::field::{Fixed32, Fixed64, Len, Varint};
-use crate::wire::{Fault, Field, Reader};
+use crate::wire::{self, Field, Reader};
 
 /// The fields of one message, in order; ends at the first malformed one.
 ///
@@ -30,23 +30,25 @@ impl<'a> Fields<'a> {
     }
 
     #[cold]
-    fn next_piece(&mut self) -> bool {
+    fn next_piece(self) -> Option<Self> {
         let mut pieces = Fields::new(self.parent).repeated(self.field);
-        let piece = pieces.next();
-        self.parent = pieces.fields.piece.rest();
-        self.piece = Reader::new(piece.unwrap_or_default());
-        piece.is_some()
+        let piece = Reader::new(pieces.next()?);
+        Some(Self { piece, parent: pieces.fields.piece.rest(), ..self })
     }
 
-    /// The tag of the next field; its value must be read or skipped next.
+    /// Whether there is another field, in this piece or in the next that has one.
     #[inline(always)]
-    fn tag(&mut self) -> Result<Option<u32>, Fault> {
+    fn more(&mut self) -> bool {
         while self.piece.is_at_end() {
-            if self.parent.is_empty() || !self.next_piece() {
-                return Ok(None);
+            if self.parent.is_empty() {
+                return false;
+            }
+            match self.next_piece() {
+                Some(next) => *self = next,
+                None => return false,
             }
         }
-        self.piece.tag().map(Some)
+        true
     }
 
     /// What `read` makes of the last field with this tag, or the type's zero.
@@ -54,18 +56,15 @@ impl<'a> Fields<'a> {
     fn last<T: Default>(
         mut self,
         wanted: u32,
-        read: impl Fn(&mut Reader<'a>) -> Result<T, Fault>,
+        read: impl Fn(&'a [u8]) -> Option<(T, &'a [u8])>,
     ) -> T {
         let mut last = T::default();
-        while let Ok(Some(tag)) = self.tag() {
-            if tag != wanted {
-                if self.piece.skip(tag).is_err() {
-                    break;
-                }
-            } else if let Ok(value) = read(&mut self.piece) {
-                last = value;
-            } else {
-                break;
+        while last_in(self.piece.rest(), wanted, &read, &mut last).is_some()
+            && !self.parent.is_empty()
+        {
+            match self.next_piece() {
+                Some(next) => self = next,
+                None => break,
             }
         }
         last
@@ -73,22 +72,26 @@ impl<'a> Fields<'a> {
 
     /// The value of a string or bytes field: the last one, or empty.
     pub(crate) fn bytes(self, wanted: Len) -> &'a [u8] {
-        self.last(wanted.tag(), Reader::len_value)
+        self.last(wanted.tag(), wire::split_len)
     }
 
     /// The value of a varint field: the last one, or zero.
     pub(crate) fn varint(self, wanted: Varint) -> u64 {
-        self.last(wanted.tag(), Reader::varint)
+        self.last(wanted.tag(), wire::split_varint)
     }
 
     /// The value of a field of 64 bits: the last one, or zero.
     pub(crate) fn fixed64(self, wanted: Fixed64) -> u64 {
-        self.last(wanted.tag(), Reader::fixed64)
+        self.last(wanted.tag(), |bytes| {
+            bytes.split_first_chunk().map(|(bits, rest)| (u64::from_le_bytes(*bits), rest))
+        })
     }
 
     /// The value of a field of 32 bits: the last one, or zero.
     pub(crate) fn fixed32(self, wanted: Fixed32) -> u32 {
-        self.last(wanted.tag(), Reader::fixed32)
+        self.last(wanted.tag(), |bytes| {
+            bytes.split_first_chunk().map(|(bits, rest)| (u32::from_le_bytes(*bits), rest))
+        })
     }
 
     /// The bodies of a repeated message, string or bytes field.
@@ -100,14 +103,31 @@ impl<'a> Fields<'a> {
     /// The next field, for readers that need more than one kind.
     #[inline]
     pub(crate) fn next_field(&mut self) -> Option<Field<'a>> {
-        loop {
-            match self.piece.field() {
-                Ok(Some(field)) => return Some(field),
-                Ok(None) if !self.parent.is_empty() && self.next_piece() => {}
-                Ok(None) | Err(_) => return None,
-            }
-        }
+        if self.more() { self.piece.field().ok()? } else { None }
     }
+}
+
+/// Sets `last` to what `read` makes of the last field with this tag in one piece, if there is one.
+/// `None` where the piece is malformed.
+#[inline(always)]
+fn last_in<'a, T>(
+    piece: &'a [u8],
+    wanted: u32,
+    read: impl Fn(&'a [u8]) -> Option<(T, &'a [u8])>,
+    last: &mut T,
+) -> Option<()> {
+    let mut rest = piece;
+    while !rest.is_empty() {
+        let (tag, value) = wire::split_tag(rest)?;
+        rest = if tag == wanted {
+            let (value, rest) = read(value)?;
+            *last = value;
+            rest
+        } else {
+            wire::skip_run(tag, value)?
+        };
+    }
+    Some(())
 }
 
 /// The bodies of one repeated field; see [`Fields::repeated`].
@@ -122,7 +142,8 @@ impl<'a> Iterator for Repeated<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
-        while let Ok(Some(tag)) = self.fields.tag() {
+        while self.fields.more() {
+            let tag = self.fields.piece.tag().ok()?;
             if tag == self.tag {
                 return self.fields.piece.len_value().ok();
             }

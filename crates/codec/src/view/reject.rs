@@ -111,12 +111,12 @@ fn rewrite(request: &[u8]) -> Result<Vec<u8>, Fault> {
     // Only ever shrinks: bodies do, and their lengths are written no longer than they were.
     let mut out = Vec::with_capacity(request.len());
     let mut fields = Reader::new(request);
-    while let Some((at, field)) = fields.field_at()? {
+    while let Some((bytes, field)) = fields.field_bytes()? {
         match field {
             Field::Len(request::RESOURCE_SPANS, body) => {
                 envelope(request::RESOURCE_SPANS, body, &mut out, resource_spans)?;
             }
-            _ => out.extend_from_slice(fields.since(at)),
+            _ => out.extend_from_slice(bytes),
         }
     }
     out.shrink_to_fit();
@@ -126,12 +126,12 @@ fn rewrite(request: &[u8]) -> Result<Vec<u8>, Fault> {
 fn resource_spans(body: &[u8], out: &mut Vec<u8>) -> Result<Kept, Fault> {
     let mut kept = Kept::default();
     let mut fields = Reader::new(body);
-    while let Some((at, field)) = fields.field_at()? {
+    while let Some((bytes, field)) = fields.field_bytes()? {
         match field {
             Field::Len(resource_spans::SCOPE_SPANS, body) => {
                 kept += envelope(resource_spans::SCOPE_SPANS, body, out, scope_spans)?;
             }
-            _ => out.extend_from_slice(fields.since(at)),
+            _ => out.extend_from_slice(bytes),
         }
     }
     Ok(kept)
@@ -140,7 +140,7 @@ fn resource_spans(body: &[u8], out: &mut Vec<u8>) -> Result<Kept, Fault> {
 fn scope_spans(body: &[u8], out: &mut Vec<u8>) -> Result<Kept, Fault> {
     let mut kept = Kept::default();
     let mut fields = Reader::new(body);
-    while let Some((at, field)) = fields.field_at()? {
+    while let Some((bytes, field)) = fields.field_bytes()? {
         match field {
             Field::Len(scope_spans::SPANS, body) if Span::new(body).check().is_err() => {
                 kept.rejected += 1;
@@ -149,7 +149,7 @@ fn scope_spans(body: &[u8], out: &mut Vec<u8>) -> Result<Kept, Fault> {
             Field::Len(scope_spans::SPANS, _) => kept.spans += 1,
             _ => {}
         }
-        out.extend_from_slice(fields.since(at));
+        out.extend_from_slice(bytes);
     }
     Ok(kept)
 }

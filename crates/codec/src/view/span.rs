@@ -4,11 +4,13 @@ use super::check::{self, SpanError};
 use super::fields::Fields;
 use super::value::KeyValue;
 use crate::field::{event, link, span, status};
+use crate::wire::{Field, Reader};
 
 /// One span, as it lies in the buffer; its fields are read when asked for.
 ///
-/// Getters scan the span's fields, which costs some ten nanoseconds each. On a span that
-/// [`check`](Self::check) refuses they read what comes before the fault.
+/// Getters scan the span's fields to its end, as the last of several counts: some thirty nanoseconds
+/// each for a span of eight attributes. [`head`](Self::head) takes as long for nine of them. On a span
+/// that [`check`](Self::check) refuses they read what comes before the fault.
 ///
 /// Source: `message Span` in `trace/v1/trace.proto`, opentelemetry-proto v1.11.0.
 #[derive(Clone, Copy)]
@@ -136,6 +138,20 @@ impl<'a> Span<'a> {
         self.fields().fixed32(span::FLAGS)
     }
 
+    /// The fields that say which span this is, what it was and when: one scan for all of them.
+    ///
+    /// ```
+    /// use spanwire_codec::view::Span;
+    ///
+    /// let span = Span::new(&[0x2A, 2, b'o', b'k', 0x30, 2]); // name, kind
+    /// let head = span.head();
+    /// assert_eq!((head.name, head.kind, head.trace_id), (&b"ok"[..], 2, None));
+    /// ```
+    #[must_use]
+    pub fn head(&self) -> SpanHead<'a> {
+        SpanHead::read(self.body)
+    }
+
     /// The raw body of the message, unknown fields included, without tag and length.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
@@ -150,6 +166,65 @@ impl<'a> Span<'a> {
 impl fmt::Debug for Span<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Span({} bytes)", self.body.len())
+    }
+}
+
+/// What identifies and describes a span, but for its attributes: what the getters of [`Span`] with the
+/// same names give, read in one scan by [`Span::head`].
+///
+/// Source: `message Span` in `trace/v1/trace.proto`, opentelemetry-proto v1.11.0.
+#[derive(Clone, Copy, Default)]
+pub struct SpanHead<'a> {
+    /// See [`Span::trace_id`].
+    pub trace_id: Option<[u8; 16]>,
+    /// See [`Span::span_id`].
+    pub span_id: Option<[u8; 8]>,
+    /// See [`Span::trace_state`].
+    pub trace_state: &'a [u8],
+    /// See [`Span::parent_span_id`].
+    pub parent_span_id: Option<[u8; 8]>,
+    /// See [`Span::name`].
+    pub name: &'a [u8],
+    /// See [`Span::kind`].
+    pub kind: i32,
+    /// See [`Span::start_time_unix_nano`].
+    pub start_time_unix_nano: u64,
+    /// See [`Span::end_time_unix_nano`].
+    pub end_time_unix_nano: u64,
+    /// See [`Span::flags`].
+    pub flags: u32,
+}
+
+impl fmt::Debug for SpanHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SpanHead(name of {} bytes)", self.name.len())
+    }
+}
+
+impl<'a> SpanHead<'a> {
+    fn read(body: &'a [u8]) -> Self {
+        let mut head = Self::default();
+        let mut fields = Reader::new(body);
+        while let Ok(Some(field)) = fields.field() {
+            match field {
+                Field::Len(span::ATTRIBUTES, _) => {
+                    while fields.short(span::ATTRIBUTES).is_some() {}
+                }
+                Field::Len(span::TRACE_ID, id) => head.trace_id = id.try_into().ok(),
+                Field::Len(span::SPAN_ID, id) => head.span_id = id.try_into().ok(),
+                Field::Len(span::TRACE_STATE, state) => head.trace_state = state,
+                Field::Len(span::PARENT_SPAN_ID, id) => head.parent_span_id = id.try_into().ok(),
+                Field::Len(span::NAME, name) => head.name = name,
+                Field::Varint(span::KIND, kind) => head.kind = kind as i32,
+                Field::Fixed64(span::START_TIME_UNIX_NANO, time) => {
+                    head.start_time_unix_nano = time;
+                }
+                Field::Fixed64(span::END_TIME_UNIX_NANO, time) => head.end_time_unix_nano = time,
+                Field::Fixed32(span::FLAGS, flags) => head.flags = flags,
+                _ => {}
+            }
+        }
+        head
     }
 }
 

@@ -47,6 +47,7 @@ pub(crate) fn read(request: &Request<'_>) -> ExportTraceServiceRequest {
 }
 
 fn span(view: &Span<'_>) -> trace::Span {
+    assert_head(view);
     trace::Span {
         trace_id: view.trace_id().map_or(Vec::new(), |id| id.to_vec()),
         span_id: view.span_id().map_or(Vec::new(), |id| id.to_vec()),
@@ -85,6 +86,20 @@ fn span(view: &Span<'_>) -> trace::Span {
             .status()
             .map(|view| trace::Status { message: text(view.message()), code: view.code() }),
     }
+}
+
+/// Asserts that a span's head has what the getters give, one by one.
+pub(crate) fn assert_head(view: &Span<'_>) {
+    let head = view.head();
+    assert_eq!(
+        (head.trace_id, head.span_id, head.parent_span_id),
+        (view.trace_id(), view.span_id(), view.parent_span_id())
+    );
+    assert_eq!((head.trace_state, head.name), (view.trace_state(), view.name()));
+    assert_eq!(
+        (head.kind, head.flags, head.start_time_unix_nano, head.end_time_unix_nano),
+        (view.kind(), view.flags(), view.start_time_unix_nano(), view.end_time_unix_nano())
+    );
 }
 
 fn attributes<'a>(entries: impl Iterator<Item = KeyValue<'a>>) -> Vec<common::KeyValue> {

@@ -3,7 +3,7 @@ use prost::Message;
 use spanwire_codec::view::{AnyValue, Request, Span};
 
 use crate::generate;
-use crate::oracle::{assert_agrees, read, spans};
+use crate::oracle::{assert_agrees, assert_head, read, spans};
 use crate::soup::{Cook, REQUEST};
 
 proptest! {
@@ -50,6 +50,17 @@ proptest! {
     ) {
         let bytes = Cook::new(&numbers).message(&REQUEST);
         assert_agrees(&bytes);
+    }
+
+    /// Faults 6, 9, 20.
+    #[test]
+    fn a_head_has_what_the_getters_give_up_to_the_fault_if_there_is_one(
+        numbers in proptest::collection::vec(any::<u8>(), 0..1000), part in 0..=100_usize,
+    ) {
+        let bytes = Cook::new(&numbers).message(&REQUEST);
+        for span in spans(&Request::parse(&bytes).expect("soups are well-formed")) {
+            assert_head(&Span::new(&span.bytes()[..span.bytes().len() * part / 100]));
+        }
     }
 }
 
@@ -114,6 +125,15 @@ fn doubles_pass_bit_for_bit() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// The first byte of a longer tag may look like a tag.
+#[test]
+fn fields_numbered_above_15_are_passed_by_their_whole_tags() {
+    let mut span = vec![0x8A, 0x01, 1, 0, 0x8A, 0x01, 2, 0x2A, 4]; // field 17, twice
+    span.extend([0x2A, 2, b'o', b'k', 0x8A, 0x01, 0]);
+    let span = Span::new(&span);
+    assert_eq!((span.name(), span.head().name), (&b"ok"[..], &b"ok"[..]));
 }
 
 /// Faults 1.

@@ -49,14 +49,14 @@ impl<'a> Pieces<'a> {
 
     /// A reader of the `LEN` value that was read last.
     #[inline]
-    pub(super) fn within(&self, body: &[u8]) -> Reader<'a> {
+    pub(super) fn within(&self, body: &'a [u8]) -> Reader<'a> {
         self.piece.within(body)
     }
 
     /// Takes note of a singular message, whose `body` was just read as `field`: the first piece
     /// opens it, any other will be found from there. Only for a parent that is in one piece.
     #[inline]
-    pub(super) fn merge(&self, message: &mut Option<Self>, field: Len, body: &[u8]) {
+    pub(super) fn merge(&self, message: &mut Option<Self>, field: Len, body: &'a [u8]) {
         message.get_or_insert_with(|| Self { piece: self.within(body), parent: self.piece, field });
     }
 }
@@ -80,7 +80,7 @@ impl<'a> Repeated<'a> {
 
     /// Takes note of an occurrence, whose `body` was just read from `fields`.
     #[inline]
-    pub(super) fn add(&mut self, fields: &Pieces<'a>, body: &[u8]) {
+    pub(super) fn add(&mut self, fields: &Pieces<'a>, body: &'a [u8]) {
         if self.count == 0 {
             self.first = fields.within(body);
             self.rest = *fields;

@@ -146,7 +146,7 @@ struct List<'a> {
 }
 
 impl<'a> List<'a> {
-    fn new(fields: &Pieces<'a>, field: Len, body: &[u8]) -> Self {
+    fn new(fields: &Pieces<'a>, field: Len, body: &'a [u8]) -> Self {
         Self { piece: fields.within(body), rest: *fields, field }
     }
 
