@@ -39,7 +39,7 @@ use spanwire_model::{
     Attributes, Event, Link, Resource, Scope, Span, SpanId, SpanKind, Status, TraceId, Value,
 };
 
-pub use self::attribute::{attribute_key, put_attribute};
+pub use self::attribute::put_attribute;
 use self::attribute::{attributes_len, pairs_len, put_attributes, put_name, put_pairs};
 pub use self::writer::{SpanEnd, SpanRest, SpanWriter};
 use crate::field::{

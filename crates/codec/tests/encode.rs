@@ -221,14 +221,13 @@ proptest! {
             context.trace_id, context.span_id, trace_state, span.parent_span_id, &first_name, span.kind,
         );
         let (mut events, mut links) = (Vec::new(), Vec::new());
-        for entry in &span.attributes {
-            let start = writer.attributes().len();
+        // No other key has a line break in it.
+        let spoilt = format!("\n{spoilt}");
+        for (before, entry) in span.attributes.iter().enumerate() {
             writer.put_attribute(&spoilt, &Value::Int(1));
-            let spoilt_end = writer.attributes().len();
             writer.put_attribute(&entry.key, &entry.value);
-            let key = encode::attribute_key(&writer.attributes()[spoilt_end..]);
-            prop_assert_eq!(key, Some(entry.key.as_bytes()));
-            writer.cut_attributes(start..spoilt_end);
+            prop_assert_eq!(writer.remove_attribute(&spoilt), Some(before));
+            prop_assert_eq!(writer.remove_attribute(&spoilt), None);
         }
         writer.set_name(&span.name);
         for event in &span.events {
@@ -257,9 +256,7 @@ proptest! {
         encode::put_framed(&span, &mut whole);
         // Into a slice of exactly the size, as a chunk hands it out.
         let mut slice = vec![0; writer.framed_len(&end)];
-        let mut tail = &mut slice[..];
-        writer.put_framed(&end, &mut tail);
-        prop_assert!(tail.is_empty());
+        writer.put_framed(&end, &mut slice);
         prop_assert_eq!(slice, whole);
     }
 
@@ -435,4 +432,44 @@ fn a_batch_grows_its_vector_once() {
     let mut out = Vec::new();
     encode::put_batch(&spans, &mut out);
     assert_eq!(out.capacity(), out.len());
+}
+
+/// Short attributes and names are copied in place and long ones by a call, in pieces that depend on the
+/// length.
+#[test]
+fn texts_of_every_length_are_written_the_same_way_while_a_span_is_open() {
+    let trace = TraceId::new(1).expect("not zero");
+    let id = SpanId::new(2).expect("not zero");
+    let letters: String = ('a'..='z').cycle().take(200).collect();
+    let values = |len: usize| {
+        [Value::from(&letters[..len]), Value::Bool(len > 70), Value::Int(1 << (len % 64))]
+    };
+    let mut writer = SpanWriter::default();
+    for name_len in 0..=140 {
+        let name = &letters[..name_len];
+        let mut span =
+            Span::new(SpanContext::new(trace, id, TraceFlags::SAMPLED), String::from(name));
+        span.parent_span_id = (name_len > 30).then_some(id);
+        (span.start_time_unix_nano, span.end_time_unix_nano) = (3, 4);
+        let end = SpanEnd {
+            start_time_unix_nano: 3,
+            end_time_unix_nano: 4,
+            flags: span.flags,
+            rest: None,
+        };
+        writer.begin(trace, id, "", span.parent_span_id, name, span.kind);
+        let mut open = vec![0; writer.framed_len(&end)];
+        writer.put_framed(&end, &mut open);
+        let mut whole = Vec::new();
+        encode::put_framed(&span, &mut whole);
+        assert_eq!(open, whole, "a name of {name_len} bytes");
+
+        for value in (0..=140).flat_map(values) {
+            writer.begin(trace, id, "", None, "op", SpanKind::Internal);
+            writer.put_attribute(name, &value);
+            let mut attribute = Vec::new();
+            encode::put_attribute(name, &value, &mut attribute);
+            assert_eq!(writer.attributes(), attribute, "a key of {name_len} bytes, {value:?}");
+        }
+    }
 }

@@ -39,6 +39,7 @@ impl Buffer {
         Self { ledger: Ledger::new(), cells, home, _reservation: reservation }
     }
 
+    #[inline]
     fn start(&self) -> *mut u8 {
         // `UnsafeCell::raw_get` of the slice's first cell, with the provenance of the whole slice.
         self.cells.as_ptr() as *mut u8
@@ -57,6 +58,7 @@ impl Share {
 impl std::ops::Deref for Share {
     type Target = Buffer;
 
+    #[inline]
     fn deref(&self) -> &Buffer {
         self.0.as_deref().expect("emptied only by drop")
     }
@@ -100,19 +102,31 @@ impl ChunkWriter {
     /// [`ChunkFull`] when fewer bytes are left; `write` is not called.
     #[inline]
     pub fn append(&mut self, bytes: usize, write: impl FnOnce(&mut [u8])) -> Result<(), ChunkFull> {
+        let mut space = self.space(bytes)?;
+        write(&mut space);
+        space.append();
+        Ok(())
+    }
+
+    /// Room for one span of exactly `bytes` bytes, to be filled in and then [appended](Space::append).
+    ///
+    /// # Errors
+    ///
+    /// [`ChunkFull`] when fewer bytes are left.
+    #[inline(always)]
+    pub fn space(&mut self, bytes: usize) -> Result<Space<'_>, ChunkFull> {
         let start = self.at.bytes as usize;
-        if bytes > self.buffer.cells.len() - start {
+        let Buffer { cells, ledger, .. } = &*self.buffer;
+        if bytes > cells.len() - start {
             return Err(ChunkFull);
         }
         // SAFETY: `start + bytes` lies within the buffer, as just checked, and everything from
-        // `start` on lies past `published`: it belongs to this one writer, borrowed by `&mut self`.
+        // `start` on lies past `published`: it belongs to this one writer, borrowed by `&mut self`
+        // for as long as the slice is there.
         // Readers hold no reference to it: `Slice` covers bytes before `published` only.
         let tail = unsafe { std::slice::from_raw_parts_mut(self.buffer.start().add(start), bytes) };
         // Worth it: benches/cpu_benchmarks.rs `chunk` measures it against a `Mutex<Vec<u8>>`.
-        write(tail);
-        self.at = Place { spans: self.at.spans + 1, bytes: (start + bytes) as u32 };
-        self.buffer.ledger.publish(self.at);
-        Ok(())
+        Ok(Space { tail, at: &mut self.at, ledger })
     }
 
     /// Spans appended so far.
@@ -137,6 +151,46 @@ impl ChunkWriter {
 impl fmt::Debug for ChunkWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ChunkWriter({} spans, {} bytes)", self.at.spans, self.at.bytes)
+    }
+}
+
+/// Where the next span of a chunk goes. Dropped, it appends nothing.
+#[must_use = "nothing is appended until `append`"]
+pub struct Space<'a> {
+    tail: &'a mut [u8],
+    at: &'a mut Place,
+    ledger: &'a Ledger,
+}
+
+impl Space<'_> {
+    /// Makes its bytes a span of the chunk, which readers see from now on.
+    #[inline(always)]
+    pub fn append(self) {
+        let bytes = self.at.bytes + self.tail.len() as u32;
+        *self.at = Place { spans: self.at.spans + 1, bytes };
+        self.ledger.publish(*self.at);
+    }
+}
+
+impl std::ops::Deref for Space<'_> {
+    type Target = [u8];
+
+    #[inline(always)]
+    fn deref(&self) -> &[u8] {
+        self.tail
+    }
+}
+
+impl std::ops::DerefMut for Space<'_> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.tail
+    }
+}
+
+impl fmt::Debug for Space<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Space({} bytes)", self.tail.len())
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    #[inline]
     fn pack(self) -> u64 {
         u64::from(self.spans) << 32 | u64::from(self.bytes)
     }
@@ -42,6 +43,7 @@ impl Ledger {
     }
 
     /// Makes everything before `place` readable. Only the writer calls it, with growing places.
+    #[inline]
     pub(crate) fn publish(&self, place: Place) {
         // Release: whoever sees this place also sees the bytes before it.
         self.published.store(place.pack(), Ordering::Release);

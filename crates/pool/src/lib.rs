@@ -43,6 +43,6 @@ mod ledger;
 mod object_pool;
 
 pub use budget::{Budget, Reservation};
-pub use chunk::{Chunk, ChunkFull, ChunkWriter, Slice};
+pub use chunk::{Chunk, ChunkFull, ChunkWriter, Slice, Space};
 pub use chunk_pool::{ChunkPool, ChunkSettings};
 pub use object_pool::{ObjectPool, Pooled, Reset};

@@ -26,6 +26,20 @@ fn a_chunk_refuses_what_does_not_fit_and_keeps_what_it_has() {
     assert_eq!((writer.spans(), writer.room()), (1, 4));
 }
 
+#[test]
+fn space_that_is_given_up_is_written_to_again() {
+    let pool = ChunkPool::new(settings(1 << 20));
+    let mut writer = pool.take(0).expect("budget");
+    writer.space(5).expect("room").fill(7);
+    assert_eq!((writer.spans(), writer.chunk().pending(), writer.room()), (0, 0, 64));
+    let mut space = writer.space(2).expect("room");
+    space.copy_from_slice(b"ok");
+    space.append();
+    assert_eq!((writer.spans(), writer.room()), (1, 62));
+    assert_eq!(writer.chunk().take().expect("one span").bytes, "ok");
+    assert_eq!(writer.space(63).map(drop).err(), Some(ChunkFull));
+}
+
 /// Faults 127.
 #[test]
 fn a_span_whose_writing_panics_is_not_published() {

@@ -9,6 +9,7 @@ use spanwire_model::{SpanContext, SpanId, TraceFlags, TraceId};
 
 use crate::baggage::Baggage;
 use crate::propagation;
+use crate::sampler::SituationBit;
 use crate::span::Span;
 
 /// What travels along a request: the current span's ids, and baggage.
@@ -40,12 +41,29 @@ pub struct Context {
 }
 
 thread_local! {
-    /// The span of the current context once more: plain data, to be read without a borrow and
-    /// without asking whether the thread is ending. That is most of starting an unsampled span.
-    static CURRENT: Cell<Option<Ids>> = const { Cell::new(None) };
+    static CURRENT: Current = const { Current::none() };
 
     static ATTACHED: RefCell<Attached> =
         const { RefCell::new(Attached { contexts: Vec::new(), attached: 0 }) };
+}
+
+/// The span of the current context once more: plain data, to be read without a borrow and without asking
+/// whether the thread is ending. That is most of starting an unsampled span.
+struct Current {
+    /// By itself, for spans without a parent: one byte is all they read.
+    situation: Cell<SituationBit>,
+    ids: Cell<Option<Ids>>,
+}
+
+impl Current {
+    const fn none() -> Self {
+        Self { situation: Cell::new(SituationBit::ROOT), ids: Cell::new(None) }
+    }
+
+    fn set(&self, span: Option<&SpanContext>) {
+        self.situation.set(span.map_or(SituationBit::ROOT, SituationBit::under));
+        self.ids.set(span.map(Ids::from));
+    }
 }
 
 /// The contexts attached on this thread, the current one last.
@@ -63,7 +81,7 @@ impl Attached {
 
     fn attach(&mut self, context: Context) -> u64 {
         self.attached += 1;
-        CURRENT.set(context.span().map(Ids::from));
+        CURRENT.with(|current| current.set(context.span()));
         self.contexts.push((self.attached, context));
         self.attached
     }
@@ -72,7 +90,7 @@ impl Attached {
         // Mostly the last one goes. One that is not there any more went with an earlier one.
         if let Some(at) = self.contexts.iter().rposition(|(attached, _)| *attached == number) {
             self.contexts.truncate(at);
-            CURRENT.set(self.current().and_then(Context::span).map(Ids::from));
+            CURRENT.with(|current| current.set(self.current().and_then(Context::span)));
         }
     }
 }
@@ -166,26 +184,26 @@ pub(crate) struct Ids {
     pub(crate) span_id: SpanId,
     pub(crate) flags: TraceFlags,
     pub(crate) is_remote: bool,
-    pub(crate) has_trace_state: bool,
 }
 
 impl From<&SpanContext> for Ids {
     #[inline]
     fn from(context: &SpanContext) -> Self {
-        Self {
-            trace_id: context.trace_id,
-            span_id: context.span_id,
-            flags: context.flags,
-            is_remote: context.is_remote,
-            has_trace_state: !context.trace_state.is_empty(),
-        }
+        let SpanContext { trace_id, span_id, flags, is_remote, .. } = *context;
+        Self { trace_id, span_id, flags, is_remote }
     }
 }
 
 /// The span of the current context.
 #[inline]
 pub(crate) fn current_ids() -> Option<Ids> {
-    CURRENT.get()
+    CURRENT.with(|current| current.ids.get())
+}
+
+/// What the current context means to a sampler.
+#[inline]
+pub(crate) fn current_situation() -> SituationBit {
+    CURRENT.with(|current| current.situation.get())
 }
 
 /// Keeps a context attached; dropping it restores the one before.

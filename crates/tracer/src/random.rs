@@ -9,10 +9,25 @@ thread_local! {
     static RANDOM: Cell<Random> = const { Cell::new(Random::UNSEEDED) };
 }
 
-/// Calls `draw` with this thread's generator.
+/// The ids of a trace and of its first span.
 #[inline]
-pub(crate) fn with<R>(draw: impl FnOnce(&mut Random) -> R) -> R {
+pub(crate) fn ids() -> (TraceId, SpanId) {
+    with(|random| (random.trace_id(), random.span_id()))
+}
+
+/// The id of a span.
+#[inline]
+pub(crate) fn span_id() -> SpanId {
+    with(Random::span_id)
+}
+
+/// Calls `draw` with this thread's generator.
+#[inline(always)]
+fn with<R>(draw: impl FnOnce(&mut Random) -> R) -> R {
     let mut random = RANDOM.get();
+    if random.mask == 0 {
+        random = Random::seeded();
+    }
     let drawn = draw(&mut random);
     RANDOM.set(random);
     drawn
@@ -31,18 +46,18 @@ pub(crate) fn forget_seed() {
 /// word: two threads repeat each other's trace ids only if both words agree. Span ids need to be
 /// unique within their trace only. Not for secrets.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Random {
+struct Random {
     state: u64,
     /// Zero until seeded, odd from then on.
     mask: u64,
 }
 
 impl Random {
-    /// Seeded when the first number is drawn.
-    pub(crate) const UNSEEDED: Self = Self { state: 0, mask: 0 };
+    /// To be seeded before the first number is drawn.
+    const UNSEEDED: Self = Self { state: 0, mask: 0 };
 
     #[inline]
-    pub(crate) fn span_id(&mut self) -> SpanId {
+    fn span_id(&mut self) -> SpanId {
         loop {
             if let Some(id) = SpanId::new(self.next()) {
                 return id;
@@ -51,7 +66,7 @@ impl Random {
     }
 
     #[inline]
-    pub(crate) fn trace_id(&mut self) -> TraceId {
+    fn trace_id(&mut self) -> TraceId {
         loop {
             let low = self.next();
             let high = self.next() ^ self.mask;
@@ -63,9 +78,6 @@ impl Random {
 
     #[inline]
     fn next(&mut self) -> u64 {
-        if self.mask == 0 {
-            self.seed();
-        }
         self.state = self.state.wrapping_add(0xa076_1d64_78bd_642f);
         let product = u128::from(self.state) * u128::from(self.state ^ 0xe703_7ed1_a0b4_28db);
         (product >> 64) as u64 ^ product as u64
@@ -73,14 +85,14 @@ impl Random {
 
     #[cold]
     #[inline(never)]
-    fn seed(&mut self) {
+    fn seeded() -> Self {
         let word = |at: u64| {
             // No entropy from the system: std seeds its hashers' keys on its own, and forked
             // processes have the same.
             getrandom::u64()
                 .unwrap_or_else(|_| RandomState::new().hash_one((at, std::process::id())))
         };
-        *self = Self { state: word(0), mask: word(1) | 1 };
+        Self { state: word(0), mask: word(1) | 1 }
     }
 }
 
@@ -93,7 +105,7 @@ mod tests {
     #[test]
     fn ids_of_many_threads_differ() {
         let draw = || {
-            let mut random = Random::UNSEEDED;
+            let mut random = Random::seeded();
             (0..10_000).map(|_| (random.trace_id(), random.span_id())).collect::<Vec<_>>()
         };
         let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(draw)).collect();
@@ -104,7 +116,7 @@ mod tests {
 
     #[test]
     fn each_bit_of_an_id_is_set_about_half_the_time() {
-        let mut random = Random::UNSEEDED;
+        let mut random = Random::seeded();
         let mut set = [0u32; 128];
         for _ in 0..4_000 {
             let id = random.trace_id().get();

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::mem::ManuallyDrop;
-use std::ops::Range;
 
 use smallvec::SmallVec;
 use spanwire_codec::encode::{self, SpanEnd, SpanRest, SpanWriter};
@@ -154,14 +153,17 @@ impl Record {
             return self.drop_attribute();
         }
         self.writer.put_attribute(key, value);
-        self.index.push(fingerprint, self.writer.attributes_len());
+        self.index.push(fingerprint);
     }
 
     #[cold]
     #[inline(never)]
     fn remove(&mut self, fingerprint: u32, key: &str) {
-        if let Some(gap) = self.index.remove(fingerprint, key, self.writer.attributes()) {
-            self.writer.cut_attributes(gap);
+        // Another key may have the same fingerprint.
+        if self.index.has(fingerprint)
+            && let Some(at) = self.writer.remove_attribute(key)
+        {
+            self.index.remove(at);
         }
     }
 
@@ -226,7 +228,6 @@ impl Record {
     }
 
     /// What completes the wire bytes.
-    #[inline]
     pub(crate) fn end(&self) -> SpanEnd<'_> {
         let (start_time_unix_nano, end_time_unix_nano) = match (self.started, self.ended) {
             (Time::Ticks(start), Time::Ticks(end)) => clock::unix_nanos(start, end),
@@ -234,6 +235,19 @@ impl Record {
         };
         let rest = self.rest.used.then(|| self.rest.parts());
         SpanEnd { start_time_unix_nano, end_time_unix_nano, flags: self.flags, rest }
+    }
+
+    /// [`end`](Self::end) where the span has what most have, and no more.
+    #[inline(always)]
+    pub(crate) fn plain_end(&self) -> Option<SpanEnd<'static>> {
+        match (self.started, self.ended, self.rest.used) {
+            (Time::Ticks(start), Time::Ticks(end), false) => {
+                let (start_time_unix_nano, end_time_unix_nano) = clock::unix_nanos(start, end);
+                let flags = self.flags;
+                Some(SpanEnd { start_time_unix_nano, end_time_unix_nano, flags, rest: None })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -278,15 +292,13 @@ fn reset_bytes(bytes: &mut Vec<u8>) {
     }
 }
 
-/// Finds an attribute among the encoded ones by its key.
+/// Tells of most keys at once that no attribute has them.
 #[derive(Debug, Default)]
 struct Index {
     /// A bit for each key, of 64: while few are set, a new key is mostly known to be new at once.
     filter: u64,
-    /// One word a key, apart from the rest so that a scan is a few vector comparisons.
+    /// One word a key, in the order of the attributes, so that a scan is a few vector comparisons.
     fingerprints: Vec<u32>,
-    /// Where each attribute ends; it starts where the one before ends.
-    ends: Vec<usize>,
 }
 
 impl Index {
@@ -297,10 +309,10 @@ impl Index {
 
     #[inline]
     fn may_have(&self, fingerprint: u32) -> bool {
-        self.filter & Self::bit(fingerprint) != 0 && self.has(fingerprint)
+        self.filter & Self::bit(fingerprint) != 0
     }
 
-    #[inline(never)]
+    #[inline]
     fn has(&self, fingerprint: u32) -> bool {
         // No early exit: that lets the compiler compare eight at a time.
         self.fingerprints.iter().fold(false, |any, &known| any | (known == fingerprint))
@@ -312,33 +324,21 @@ impl Index {
     }
 
     #[inline]
-    fn push(&mut self, fingerprint: u32, end: usize) {
+    fn push(&mut self, fingerprint: u32) {
         self.filter |= Self::bit(fingerprint);
         self.fingerprints.push(fingerprint);
-        self.ends.push(end);
     }
 
-    /// Forgets an attribute; returns the bytes to be cut out.
-    fn remove(&mut self, fingerprint: u32, key: &str, encoded: &[u8]) -> Option<Range<usize>> {
-        let start = |at: usize| at.checked_sub(1).map_or(0, |before| self.ends[before]);
-        let at = self.fingerprints.iter().enumerate().position(|(at, &known)| {
-            let attribute = encoded.get(start(at)..self.ends[at]).unwrap_or_default();
-            known == fingerprint && encode::attribute_key(attribute) == Some(key.as_bytes())
-        })?;
-        let gap = start(at)..self.ends[at];
+    /// Forgets an attribute, by its position.
+    fn remove(&mut self, at: usize) {
+        // The filter keeps its bit: another attribute may have the same.
         self.fingerprints.remove(at);
-        self.ends.remove(at);
-        for end in &mut self.ends[at..] {
-            *end -= gap.len();
-        }
-        Some(gap)
     }
 
     #[inline]
     fn clear(&mut self) {
         self.filter = 0;
         self.fingerprints.clear();
-        self.ends.clear();
     }
 }
 

@@ -164,8 +164,9 @@ impl Sampler {
         let mut settled = Settled::default();
         for situation in Situation::ALL {
             if let Some(sampled) = self.verdict(situation) {
-                settled.known |= 1 << situation as u8;
-                settled.sampled |= u8::from(sampled) << situation as u8;
+                let SituationBit(bit) = SituationBit::of(situation);
+                settled.known |= bit;
+                settled.sampled |= if sampled { bit } else { 0 };
             }
         }
         settled
@@ -310,7 +311,7 @@ fn explicit_randomness(parent: &SpanContext) -> Option<u64> {
 /// What a parent can mean to a sampler, in the order of [`ParentBased::samplers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Situation {
+enum Situation {
     Root,
     RemoteSampled,
     RemoteNotSampled,
@@ -329,16 +330,37 @@ impl Situation {
 
     #[inline]
     fn of(parent: Option<&SpanContext>) -> Self {
-        parent.map_or(Self::Root, |parent| Self::under(parent.is_remote, parent.is_sampled()))
+        parent.map_or(Self::Root, Self::under)
     }
 
     #[inline]
-    pub(crate) fn under(parent_is_remote: bool, parent_is_sampled: bool) -> Self {
-        match (parent_is_remote, parent_is_sampled) {
+    fn under(parent: &SpanContext) -> Self {
+        match (parent.is_remote, parent.is_sampled()) {
             (true, true) => Self::RemoteSampled,
             (true, false) => Self::RemoteNotSampled,
             (false, true) => Self::LocalSampled,
             (false, false) => Self::LocalNotSampled,
+        }
+    }
+}
+
+/// A situation as [`Settled`] keeps it. None at all where the parent has a trace state, so that whoever
+/// has nothing settled, and therefore looks at the whole parent, finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SituationBit(u8);
+
+impl SituationBit {
+    pub(crate) const ROOT: Self = Self::of(Situation::Root);
+
+    const fn of(situation: Situation) -> Self {
+        Self(1 << situation as u8)
+    }
+
+    #[inline]
+    pub(crate) fn under(parent: &SpanContext) -> Self {
+        match parent.trace_state.is_empty() {
+            true => Self::of(Situation::under(parent)),
+            false => Self(0),
         }
     }
 }
@@ -352,10 +374,9 @@ pub(crate) struct Settled {
 }
 
 impl Settled {
-    #[inline]
-    pub(crate) fn verdict(self, situation: Situation) -> Option<bool> {
-        let bit = 1 << situation as u8;
-        (self.known & bit != 0).then_some(self.sampled & bit != 0)
+    #[inline(always)]
+    pub(crate) fn verdict(self, situation: SituationBit) -> Option<bool> {
+        (self.known & situation.0 != 0).then_some(self.sampled & situation.0 != 0)
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use spanwire_codec::encode::{SpanEnd, SpanWriter};
-use spanwire_pool::ChunkWriter;
+use spanwire_codec::encode::SpanEnd;
+use spanwire_pool::{ChunkFull, ChunkWriter};
 
 use crate::outlet::{Loss, Outlet, TracedChunk, TracedSlice};
 use crate::provider::Shared;
@@ -98,7 +98,7 @@ fn is_suppressed() -> bool {
 
 /// An empty record; counts a span as started. `None` once the provider is closed, on a thread that
 /// is suppressed, and in a fork of its process.
-#[inline]
+#[inline(always)]
 pub(crate) fn start(tracer: &Arc<TracerShared>) -> Option<Open> {
     let started = LOCAL.try_with(|local| {
         let mut local = local.try_borrow_mut().ok()?;
@@ -113,18 +113,19 @@ pub(crate) fn start(tracer: &Arc<TracerShared>) -> Option<Open> {
 pub(crate) fn end(mut open: Open) {
     open.record.end_now();
     let mut open = Some(open);
-    let ended = LOCAL.try_with(|local| {
+    let _ended = LOCAL.try_with(|local| {
         let mut local = local.try_borrow_mut().ok()?;
         let sink = local.sink(&open.as_ref()?.tracer)?;
         sink.end(open.take()?);
         Some(())
     });
-    if let (Err(_) | Ok(None), Some(open)) = (ended, open) {
+    if let Some(open) = open {
         end_detached(open);
     }
 }
 
 #[cold]
+#[inline(never)]
 fn start_detached(tracer: &Arc<TracerShared>) -> Option<Open> {
     if is_suppressed() { None } else { Sink::new(tracer)?.start() }
 }
@@ -132,6 +133,7 @@ fn start_detached(tracer: &Arc<TracerShared>) -> Option<Open> {
 /// For a thread that has no sink and is given none, as in the destructor of another thread-local
 /// value, or within the outlet.
 #[cold]
+#[inline(never)]
 fn end_detached(open: Open) {
     if let Some(mut sink) = Sink::new(&open.tracer) {
         sink.end(open);
@@ -173,9 +175,9 @@ impl Sink {
         Some(self.idle.pop().unwrap_or_else(|| self.tracer.open()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(&mut self, mut open: Open) {
-        match self.append(&open.record.writer, &open.record.end()) {
+        match self.append(&open.record) {
             Ok(()) => add(&self.slot.recorded, 1),
             Err(loss) => add(&self.slot.lost[loss as usize], 1),
         }
@@ -187,27 +189,36 @@ impl Sink {
         }
     }
 
-    #[inline]
-    fn append(&mut self, span: &SpanWriter, end: &SpanEnd<'_>) -> Result<(), Loss> {
+    #[inline(always)]
+    fn append(&mut self, record: &Record) -> Result<(), Loss> {
         if !self.provider.is_recording() {
             return self.refuse();
         }
-        let bytes = span.framed_len(end);
-        match &mut self.writer {
-            Some(writer) if bytes <= writer.room() => put(writer, bytes, span, end),
-            _ => self.append_to_next(bytes, span, end),
+        if let Some(writer) = &mut self.writer
+            && let Some(end) = record.plain_end()
+            && put(writer, record, &end).is_ok()
+        {
+            return Ok(());
         }
+        self.append_out_of_line(record)
     }
 
-    /// Hands the full chunk over and starts the next one.
+    /// Appends a span that has more than attributes, or does not fit into the chunk.
+    #[inline(never)]
+    fn append_out_of_line(&mut self, record: &Record) -> Result<(), Loss> {
+        let end = record.end();
+        let bytes = record.writer.framed_len(&end);
+        if self.writer.as_ref().is_none_or(|writer| writer.room() < bytes) {
+            self.exchange(bytes)?;
+        }
+        let next = self.writer.as_mut().ok_or(Loss::Memory)?;
+        put(next, record, &end).map_err(|_full| Loss::Memory)
+    }
+
+    /// Hands the full chunk over and takes the next one, which has room for so many bytes.
     #[cold]
     #[inline(never)]
-    fn append_to_next(
-        &mut self,
-        bytes: usize,
-        span: &SpanWriter,
-        end: &SpanEnd<'_>,
-    ) -> Result<(), Loss> {
+    fn exchange(&mut self, bytes: usize) -> Result<(), Loss> {
         let had_one = self.writer.is_some();
         self.hand_over(|outlet, full| outlet.accept(full))?;
         self.filled += usize::from(had_one);
@@ -216,7 +227,8 @@ impl Sink {
             None => self.wait_for_chunk(bytes)?,
         };
         self.slot.set(Some(self.traced(&next)));
-        put_out_of_line(self.writer.insert(next), bytes, span, end)
+        self.writer = Some(next);
+        Ok(())
     }
 
     fn next_chunk(&self, bytes: usize) -> Option<ChunkWriter> {
@@ -301,29 +313,12 @@ fn caught<R>(ask: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(ask)).ok()
 }
 
-/// The cold path's copy of [`put`]: called from one place alone, that one is inlined.
-#[inline(never)]
-fn put_out_of_line(
-    writer: &mut ChunkWriter,
-    bytes: usize,
-    span: &SpanWriter,
-    end: &SpanEnd<'_>,
-) -> Result<(), Loss> {
-    put(writer, bytes, span, end)
-}
-
 #[inline(always)]
-fn put(
-    writer: &mut ChunkWriter,
-    bytes: usize,
-    span: &SpanWriter,
-    end: &SpanEnd<'_>,
-) -> Result<(), Loss> {
-    let written = writer.append(bytes, |mut tail| {
-        span.put_framed(end, &mut tail);
-        debug_assert!(tail.is_empty(), "`framed_len` is exact");
-    });
-    written.map_err(|_full| Loss::Memory)
+fn put(writer: &mut ChunkWriter, record: &Record, end: &SpanEnd<'_>) -> Result<(), ChunkFull> {
+    let mut space = writer.space(record.writer.framed_len(end))?;
+    record.writer.put_framed(end, &mut space);
+    space.append();
+    Ok(())
 }
 
 /// The thread ends, or forgets a tracer.

@@ -1,8 +1,11 @@
 //! Sampling decisions and descriptions.
 
+use std::sync::{Arc, Mutex};
+
 use proptest::prelude::*;
 use spanwire_model::{SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState};
 use spanwire_tracer::sampler::{InvalidSampler, ParentBased, Sample, Sampler, SamplingParameters};
+use spanwire_tracer::{Loss, Provider};
 
 const HALF: u128 = 1 << 55;
 
@@ -264,5 +267,34 @@ proptest! {
         let ids = (0..1_000_u64).map(|n| u128::from(n * ((1 << 56) / 1_000)) | 1 << 100);
         let kept = ids.filter(|id| decide(&sampler, *id, None)).count();
         prop_assert!((kept as f64 - ratio * 1_000.0).abs() <= 1.0, "{} of 1000 for {}", kept, ratio);
+    }
+}
+
+#[test]
+fn a_sampler_is_asked_about_the_trace_that_the_span_then_belongs_to() {
+    struct Asking {
+        asked: Arc<Mutex<Vec<TraceId>>>,
+        sampled: bool,
+    }
+    impl Sample for Asking {
+        fn sample(&self, parameters: &SamplingParameters<'_>) -> bool {
+            self.asked.lock().expect("no panic").push(parameters.trace_id);
+            self.sampled
+        }
+
+        fn description(&self) -> String {
+            "Asking".into()
+        }
+    }
+    for sampled in [true, false] {
+        let asked = Arc::default();
+        let sampler = Sampler::custom(Asking { asked: Arc::clone(&asked), sampled });
+        let provider = Provider::builder().sampler(sampler).build(|_| Err(Loss::QueueFull));
+        let tracer = provider.tracer("t");
+        let root = tracer.start("root");
+        let child = tracer.span("child").parent(root.context()).start();
+        let traces = [&root, &child].map(|span| span.context().trace_id);
+        assert_eq!(*asked.lock().expect("no panic"), traces, "sampled: {sampled}");
+        assert_eq!([root.is_recording(), child.is_recording()], [sampled; 2]);
     }
 }

@@ -7,7 +7,7 @@ use spanwire_model::{KeyValue, Limits, Value};
 
 use super::nonempty_size;
 use crate::field::{Len, any_value, array_value, key_value, key_value_list, span};
-use crate::wire::{Field, Reader, put_text};
+use crate::wire::put_text;
 
 /// Appends one attribute of a span: a part of a [`SpanWriter`](super::SpanWriter)'s body.
 ///
@@ -16,20 +16,6 @@ use crate::wire::{Field, Reader, put_text};
 #[inline(always)]
 pub fn put_attribute(key: &str, value: &Value<'_>, out: &mut Vec<u8>) {
     put_key_value(span::ATTRIBUTES, key, value, 0, out);
-}
-
-/// The key of one attribute as [`put_attribute`] appended it; `None` for other bytes.
-#[must_use]
-pub fn attribute_key(encoded: &[u8]) -> Option<&[u8]> {
-    let mut attribute = Reader::new(encoded);
-    attribute.tag().ok()?;
-    let mut pair = attribute.message().ok()?;
-    match pair.field() {
-        Ok(Some(Field::Len(key_value::KEY, key))) => Some(key),
-        // An empty key is omitted, as is every proto3 default.
-        Ok(Some(Field::Len(key_value::VALUE, _))) => Some(&[]),
-        _ => None,
-    }
 }
 
 pub(super) type Entries<'a> = std::slice::Iter<'a, KeyValue>;
