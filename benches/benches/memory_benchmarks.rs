@@ -83,8 +83,11 @@ fn span_shared_clone(criterion: &mut Criterion) {
 
     let pool = ChunkPool::new(ChunkSettings::default());
     let mut writer = pool.take(0).expect("the budget is not used");
-    let put = |mut out: &mut [u8]| encode::put_framed(&span, &mut out);
-    writer.append(encode::framed_len(&span), put).expect("an empty chunk has room");
+    let mut framed = Vec::new();
+    encode::put_framed(&span, &mut framed);
+    writer
+        .append(framed.len(), |out| out.copy_from_slice(&framed))
+        .expect("an empty chunk has room");
     let slice = writer.chunk().take().expect("a span is complete");
     group.bench_function("spanwire", |b| b.iter(|| black_box(&slice.bytes).clone()));
 
