@@ -6,9 +6,9 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use spanwire::{Client, Destination, Diagnostics, Output, Reason};
@@ -151,12 +151,8 @@ fn child(role: &str, program: &[&str]) -> Child {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let _spawning = SPAWNING.lock().unwrap_or_else(PoisonError::into_inner);
     command.spawn().expect("a process")
 }
-
-/// Held while a process is made. Until it runs its program it holds every pipe of this one.
-static SPAWNING: Mutex<()> = Mutex::new(());
 
 /// How it ended and what it wrote to standard error.
 fn end(mut child: Child) -> (ExitStatus, String) {
@@ -188,12 +184,23 @@ fn to_stdout(role: &str) -> bool {
     // Until the parent has done with the pipe what it wants to.
     let mut go = String::new();
     std::io::stdin().read_line(&mut go).expect("the parent is there");
+    if go == CLOSED {
+        wait_until_nobody_reads();
+    }
     record(&client, 3);
     let report = client.shutdown_blocking(LONG);
     let stats = client.stats();
     let lost = stats.dropped.by(Reason::WriteFailed);
     let _unread = writeln!(std::io::stderr(), "{} exported, {lost} lost", stats.exported);
     report.complete && stats.is_balanced()
+}
+
+/// Returns once a write to standard output fails. A process that another test makes at this moment
+/// holds the reading end too, for an instant longer than its making seems to take.
+fn wait_until_nobody_reads() {
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned().expect("a descriptor");
+    let mut stdout = fs::File::from(stdout);
+    while stdout.write_all(b"\n").is_ok() {}
 }
 
 /// What a child says when the test runner is done with standard output for now.
@@ -209,15 +216,19 @@ fn wait_until_ready(child: &mut Child) {
     }
 }
 
-fn go(child: &mut Child) {
-    child.stdin.take().expect("a pipe").write_all(b"go\n").expect("it reads");
+/// What a child hears: to go on, or to go on once its standard output is closed.
+const GO: &str = "go\n";
+const CLOSED: &str = "closed\n";
+
+fn tell(child: &mut Child, what: &str) {
+    child.stdin.take().expect("a pipe").write_all(what.as_bytes()).expect("it reads");
 }
 
 #[test]
 fn standard_output_gets_json_lines_or_a_tree() {
     for role in ["json", "console"] {
         let mut child = child(role, &[]);
-        go(&mut child);
+        tell(&mut child, GO);
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         let lines: Vec<String> = stdout.lines().map(|line| line.expect("text")).collect();
         let (status, said) = end(child);
@@ -238,8 +249,7 @@ fn a_closed_standard_output_costs_the_spans_and_nothing_else() {
         let mut child = child(role, &[]);
         wait_until_ready(&mut child);
         drop(child.stdout.take());
-        drop(SPAWNING.lock().unwrap_or_else(PoisonError::into_inner));
-        go(&mut child);
+        tell(&mut child, CLOSED);
         let (status, said) = end(child);
         assert!(status.success(), "{role}: {status}: {said}");
         assert!(said.contains("0 exported, 3 lost"), "{role}: {said}");
