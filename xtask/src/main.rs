@@ -2,8 +2,14 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "a command-line tool")]
 
+mod bench;
+mod flags;
 mod fuzz;
+mod instructions;
 mod interop;
+mod pgo;
+mod profile;
+mod shell;
 
 use std::env;
 use std::ffi::OsString;
@@ -13,7 +19,18 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 cargo xtask COMMAND
 
-  bench [FILTER]   the benches beside their rivals (a few minutes); FILTER as for `cargo bench`
+  bench [SUITE]    every claim beside its rivals, in one report: target/bench/report.html; SUITE is
+                   cpu, memory, network, concurrency, e2e, export or load; --quick ends within five
+                   minutes; --save NAME keeps the figures, --baseline NAME finds what became slower
+  bench --instructions
+                   instructions and allocations of the hot paths, compared with those kept in
+                   benches/instructions.json; --save keeps them anew (needs valgrind)
+  pgo              builds with LTO and a profile of the hot paths, and what they gain, measured in
+                   turns: target/pgo; --quick takes fewer rounds and portable builds only
+                   (needs llvm-tools)
+  profile BENCH    where a hot path or a suite spends its time: --flamegraph, --perf, --cachegrind
+  load             spans at a fixed rate to any OTLP receiver, by default to one of its own: answers,
+                   throughput, the receiver's CPU and memory, lost spans; --help has the options
   export           CPU a span of whole exports, beside opentelemetry-otlp, receiver apart
   interop [FILTER] spans to and from the OTLP exporters and sinks of other languages, field by field
                    (needs Python 3 with venv, Node.js 20 and the network to install them)
@@ -27,13 +44,15 @@ fn main() -> ExitCode {
     let command = arguments.next().unwrap_or_default();
     let rest: Vec<OsString> = arguments.collect();
     let mut run = match command.to_str() {
-        Some("bench") => {
-            cargo(&["bench", "-p", "spanwire-benches", "--bench", "*_benchmarks"], &rest)
-        }
+        Some("bench") if instructions::is_asked_for(&rest) => return instructions::run(&rest),
+        Some("bench") => return bench::run(&rest),
         Some("export") => {
             cargo(&["bench", "-p", "spanwire-benches", "--bench", "export_cpu"], &rest)
         }
+        Some("load") => cargo(&["run", "--release", "-p", "spanwire-load", "--"], &rest),
         Some("fuzz") => return fuzz::run(&rest),
+        Some("pgo") => return pgo::run(&rest),
+        Some("profile") => return profile::run(&rest),
         Some("interop") => return interop::run(&rest),
         Some("loom") => {
             // Apart from the ordinary build, which would be thrown away for its flag.

@@ -91,13 +91,14 @@ fn time(show: impl Fn(&str, f64)) -> Result<()> {
     Ok(())
 }
 
-/// Runs of each piece of work that a profile is made of: enough that rare branches are seen, such as
-/// the one that takes a new chunk.
-const TRAINING_RUNS: u32 = 50;
+/// Each piece of work so long in training. So much time and not so many runs, because it is by counts
+/// that the compiler tells the usual way through a branch from the other: with as many runs, spans
+/// that are not sampled would seem rare.
+const TRAINED: Duration = Duration::from_millis(500);
 
 fn train() -> Result<()> {
     for name in names() {
-        Work::new(&name)?.repeat(Duration::ZERO, TRAINING_RUNS)?;
+        Work::new(&name)?.repeat(TRAINED, 1)?;
     }
     Ok(())
 }

@@ -1,0 +1,289 @@
+//! Builds the programs once and runs them round by round.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, IsTerminal as _, stderr};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value as Json;
+
+use super::collect;
+use super::figures::{Figures, Spread};
+use super::machine::Pulse;
+use super::suite::{Length, Program, Suite};
+use crate::shell::{self, failed};
+
+/// What is to be run, and where its results go.
+pub(super) struct Plan {
+    pub(super) root: PathBuf,
+    /// Emptied at the start: criterion's folders, lines of figures and what the programs print.
+    pub(super) folder: PathBuf,
+    pub(super) suites: Vec<Suite>,
+    pub(super) length: Length,
+    pub(super) filter: Option<String>,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub(super) struct Ran {
+    pub(super) figures: Figures,
+    /// Time of the fixed arithmetic in each round, in ns.
+    pub(super) arithmetic_ns: Vec<f64>,
+    /// Part of the time for which other work had the core, at moments spread over the run.
+    pub(super) waits: Vec<f64>,
+    pub(super) failures: Vec<Failure>,
+    pub(super) took: Duration,
+    /// Suites that had as many rounds again, because a figure had looked worse.
+    pub(super) again: Vec<Suite>,
+}
+
+impl Ran {
+    /// Part of the time for which other work had the core, if the kernel tells.
+    pub(super) fn waited(&self) -> Option<f64> {
+        let all = self.waits.iter().sum::<f64>();
+        (!self.waits.is_empty()).then(|| all / self.waits.len() as f64)
+    }
+
+    fn failed(&mut self, round: usize, target: &'static str, what: String) {
+        match self.failures.iter_mut().find(|failure| failure.target == target) {
+            Some(failure) => failure.rounds.push(round + 1),
+            None => self.failures.push(Failure { target, rounds: vec![round + 1], what }),
+        }
+    }
+}
+
+/// A program that did not give its figures.
+pub(super) struct Failure {
+    target: &'static str,
+    /// Rounds in which it did not, counted from 1.
+    rounds: Vec<usize>,
+    /// What happened in the first of them.
+    what: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rounds: Vec<String> = self.rounds.iter().map(ToString::to_string).collect();
+        write!(f, "{} in round {}: {}", self.target, rounds.join(", "), self.what)
+    }
+}
+
+impl Plan {
+    /// Builds, then runs each program once in each round.
+    ///
+    /// A program that fails does not end the run: what the others give is worth a report.
+    pub(super) fn run(&self) -> Result<Ran, String> {
+        if self.folder.exists() {
+            fs::remove_dir_all(&self.folder).map_err(|error| failed(&self.folder, &error))?;
+        }
+        self.build()?;
+        let mut ran = Ran::default();
+        self.rounds(&self.suites, 0, &mut ran)?;
+        Ok(ran)
+    }
+
+    /// As many rounds again, after those before, of some of the suites.
+    pub(super) fn again(&self, suites: Vec<Suite>, ran: &mut Ran) -> Result<(), String> {
+        self.rounds(&suites, self.length.rounds, ran)?;
+        ran.again = suites;
+        Ok(())
+    }
+
+    fn rounds(&self, suites: &[Suite], first: usize, ran: &mut Ran) -> Result<(), String> {
+        let start = Instant::now();
+        let programs = self.programs(suites);
+        let rounds = first..first + self.length.rounds;
+        let mut progress = Progress::new(&programs, rounds.clone(), self.length);
+        for round in rounds {
+            let folder = self.folder.join(format!("round-{}", round + 1));
+            shell::create_folder(&folder)?;
+            let mut pulses = vec![Pulse::take()];
+            for &program in &programs {
+                progress.start(round, program);
+                if let Err(what) = self.program(program, &folder, &progress) {
+                    progress.say(&format!("{} failed", program.target()));
+                    ran.failed(round, program.target(), what);
+                }
+                progress.done();
+                pulses.push(Pulse::take());
+            }
+            let arithmetic = Spread::of(pulses.iter().map(|pulse| pulse.arithmetic_ns));
+            ran.arithmetic_ns.extend(arithmetic.map(|spread| spread.median));
+            ran.waits.extend(pulses.iter().filter_map(|pulse| pulse.waited));
+            if let Err(what) = collect::round(&folder, round, &mut ran.figures) {
+                ran.failed(round, "collecting", what);
+            }
+        }
+        progress.bar.finish_and_clear();
+        ran.took += start.elapsed();
+        Ok(())
+    }
+
+    fn programs(&self, suites: &[Suite]) -> Vec<Program> {
+        let programs = suites.iter().flat_map(|suite| suite.programs()).copied();
+        programs.filter(|program| self.filter.is_none() || program.takes_filter()).collect()
+    }
+
+    /// Where the executables are that are run.
+    fn executables(&self) -> PathBuf {
+        self.folder.join("bin")
+    }
+
+    /// Builds all programs, and copies them: whoever builds meanwhile does not change what is run.
+    fn build(&self) -> Result<(), String> {
+        shell::create_folder(&self.executables())?;
+        let programs = self.programs(&self.suites);
+        let mut packages: Vec<&str> = programs.iter().map(|program| program.package()).collect();
+        packages.dedup();
+        for package in packages {
+            let wanted = programs.iter().filter(|program| program.package() == package);
+            let mut cargo = crate::cargo(&["build", "--profile", "bench", "-p", package], &[]);
+            cargo.arg("--message-format=json-render-diagnostics").current_dir(&self.root);
+            for program in wanted.clone() {
+                cargo
+                    .args([if program.is_bench() { "--bench" } else { "--bin" }, program.target()]);
+            }
+            let built = artefacts(&mut cargo)?;
+            for program in wanted {
+                let target = program.target();
+                let from = built
+                    .get(target)
+                    .ok_or_else(|| format!("cargo built no executable called {target}"))?;
+                let to = self.executables().join(target);
+                fs::copy(from, to).map_err(|error| failed(from, &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a program to its end; an error ends with the last lines of its output.
+    fn program(&self, program: Program, folder: &Path, progress: &Progress) -> Result<(), String> {
+        let executable = &self.executables().join(program.target());
+        let [out, log] =
+            ["out", "log"].map(|kind| folder.join(format!("{}.{kind}", program.target())));
+        let file = |path: &Path| File::create(path).map_err(|error| failed(path, &error));
+        let mut child = Command::new(executable)
+            .args(program.arguments(&self.length, self.filter.as_deref()))
+            // Where cargo runs the benches of a package.
+            .current_dir(self.root.join("benches"))
+            .env("CRITERION_HOME", folder.join(collect::CRITERION))
+            .env("SPANWIRE_FIGURES", folder.join(collect::FIGURES))
+            // The end of what it prints is shown, and should be what went wrong.
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null())
+            .stdout(file(&out)?)
+            .stderr(file(&log)?)
+            .spawn()
+            .map_err(|error| failed(executable, &error))?;
+        let status = progress.wait(&mut child).map_err(|error| failed(executable, &error))?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(format!("ended with {status}; its output ends\n{}", ends([&log, &out])))
+    }
+}
+
+/// The executables that a cargo command builds, by target; its progress shows on the terminal.
+fn artefacts(cargo: &mut Command) -> Result<BTreeMap<String, PathBuf>, String> {
+    let cannot = |error| format!("cannot run cargo: {error}");
+    let mut child = cargo.stdout(Stdio::piped()).spawn().map_err(cannot)?;
+    let mut built = BTreeMap::new();
+    for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufReader::lines) {
+        let message: Json = serde_json::from_str(&line.map_err(cannot)?).unwrap_or_default();
+        let (target, executable) = (&message["target"]["name"], &message["executable"]);
+        if let (Some(target), Some(executable)) = (target.as_str(), executable.as_str()) {
+            built.insert(target.to_owned(), executable.into());
+        }
+    }
+    match child.wait() {
+        Ok(status) if status.success() => Ok(built),
+        Ok(status) => Err(format!("the build failed: {status}")),
+        Err(error) => Err(cannot(error)),
+    }
+}
+
+/// The last lines of the first of these files that is not empty.
+fn ends(files: [&Path; 2]) -> String {
+    const LINES: usize = 20;
+    for file in files {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let end = &lines[lines.len().saturating_sub(LINES)..];
+        if !end.is_empty() {
+            return end.iter().map(|line| format!("    {line}\n")).collect();
+        }
+    }
+    "    (it printed nothing)".to_owned()
+}
+
+/// How far a run is: a bar with the time left on a terminal, else a line for each program.
+struct Progress {
+    bar: ProgressBar,
+    length: Length,
+    /// The number of the last round, counted from 1.
+    rounds: usize,
+    /// What all that has ended was thought to take; the bar counts in this, in ms.
+    behind: Duration,
+    /// The same for what runs now.
+    current: Duration,
+}
+
+impl Progress {
+    fn new(programs: &[Program], rounds: Range<usize>, length: Length) -> Self {
+        let round: Duration = programs.iter().map(|program| program.about(&length)).sum();
+        let all = round * u32::try_from(rounds.len()).unwrap_or(u32::MAX);
+        let bar = match stderr().is_terminal() {
+            true => ProgressBar::new(millis(all)),
+            false => ProgressBar::hidden(),
+        };
+        // The default bar stands in for a template that does not parse.
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {eta:>4} left  {msg}") {
+            bar.set_style(style);
+        }
+        let (behind, current) = (Duration::ZERO, Duration::ZERO);
+        Self { bar, length, rounds: rounds.end, behind, current }
+    }
+
+    /// A program begins its round, counted from 0.
+    fn start(&mut self, round: usize, program: Program) {
+        self.current = program.about(&self.length);
+        let at = format!("round {} of {}: {}", round + 1, self.rounds, program.target());
+        if self.bar.is_hidden() {
+            self.say(&at);
+        }
+        self.bar.set_message(at);
+    }
+
+    fn wait(&self, child: &mut Child) -> std::io::Result<ExitStatus> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            // Rarely enough not to be seen in what is measured.
+            thread::sleep(Duration::from_millis(250));
+            let position = self.behind + start.elapsed().min(self.current);
+            self.bar.set_position(millis(position));
+        }
+    }
+
+    fn done(&mut self) {
+        self.behind += self.current;
+        self.bar.set_position(millis(self.behind));
+    }
+
+    /// A line that stays, above the bar where there is one.
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("bench: {line}"));
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

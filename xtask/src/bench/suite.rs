@@ -1,0 +1,185 @@
+//! What can be run, and how each program is asked for its figures.
+
+use std::fmt;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+/// What `cargo xtask bench SUITE` may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Suite {
+    /// Recording, encoding and reading, without a network
+    Cpu,
+    /// Clones, pools, interning; bytes and allocations on the heap
+    Memory,
+    /// From recording to the receiver's answer, over sockets
+    Network,
+    /// Several threads, several requests in flight
+    Concurrency,
+    /// Create, batch, encode, send, answered
+    E2e,
+    /// CPU, memory and losses of whole client processes
+    Export,
+    /// A load in open loop against a receiver
+    Load,
+}
+
+impl Suite {
+    /// The programs whose figures make up the suite.
+    pub(super) fn programs(self) -> &'static [Program] {
+        match self {
+            Self::Cpu => &[Program::Criterion("cpu_benchmarks")],
+            Self::Memory => &[Program::Criterion("memory_benchmarks"), Program::Heap],
+            Self::Network => &[Program::Criterion("network_benchmarks")],
+            Self::Concurrency => &[Program::Criterion("concurrency_benchmarks")],
+            Self::E2e => &[Program::Criterion("e2e_benchmarks")],
+            Self::Export => &[Program::ExportCpu],
+            Self::Load => &[Program::Load],
+        }
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Network => "network",
+            Self::Concurrency => "concurrency",
+            Self::E2e => "e2e",
+            Self::Export => "export",
+            Self::Load => "load",
+        })
+    }
+}
+
+/// An executable that gives figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Program {
+    /// A criterion suite, by the name of its bench target.
+    Criterion(&'static str),
+    /// Bytes and allocations, counted by dhat.
+    Heap,
+    /// Whole exports, a process for each client.
+    ExportCpu,
+    /// The load generator, against a receiver of its own.
+    Load,
+}
+
+impl Program {
+    /// The package it is in.
+    pub(super) fn package(self) -> &'static str {
+        match self {
+            Self::Load => "spanwire-load",
+            Self::Criterion(_) | Self::Heap | Self::ExportCpu => "spanwire-benches",
+        }
+    }
+
+    /// The name of its target in that package.
+    pub(super) fn target(self) -> &'static str {
+        match self {
+            Self::Criterion(target) => target,
+            Self::Heap => "heap",
+            Self::ExportCpu => "export_cpu",
+            Self::Load => "spanwire-load",
+        }
+    }
+
+    /// Whether the target is a bench and not a binary.
+    pub(super) fn is_bench(self) -> bool {
+        matches!(self, Self::Criterion(_) | Self::ExportCpu)
+    }
+
+    /// Whether a filter can choose among its rows.
+    pub(super) fn takes_filter(self) -> bool {
+        matches!(self, Self::Criterion(_))
+    }
+
+    /// How it is asked for one round.
+    pub(super) fn arguments(self, length: &Length, filter: Option<&str>) -> Vec<String> {
+        let seconds = |time: Duration| time.as_secs_f64().to_string();
+        match self {
+            Self::Criterion(_) => {
+                let (warm_up, measurement) = (seconds(length.warm_up), seconds(length.measurement));
+                let mut arguments: Vec<String> =
+                    ["--bench", "--noplot", "--warm-up-time", &warm_up, "--measurement-time"]
+                        .map(str::to_owned)
+                        .into();
+                arguments.extend([measurement, "--sample-size".to_owned()]);
+                arguments.extend([length.samples.to_string()]);
+                arguments.extend(["--nresamples", "1000"].map(str::to_owned));
+                arguments.extend(filter.map(str::to_owned));
+                arguments
+            }
+            Self::Heap => Vec::new(),
+            Self::ExportCpu => {
+                let mut arguments = vec!["--rounds".to_owned(), "1".to_owned()];
+                arguments.extend(length.quick.then(|| "--quick".to_owned()));
+                arguments
+            }
+            Self::Load => {
+                let duration = length.load.as_secs().to_string();
+                ["--rate", LOAD_SPANS_PER_SECOND, "--duration", &duration, "--json"]
+                    .map(str::to_owned)
+                    .into()
+            }
+        }
+    }
+
+    /// About how long a round of it takes; only the bar of progress goes by it.
+    pub(super) fn about(self, length: &Length) -> Duration {
+        match self {
+            Self::Criterion(target) => {
+                let rows = match target {
+                    "cpu_benchmarks" => 90,
+                    "concurrency_benchmarks" => 40,
+                    "network_benchmarks" => 25,
+                    _ => 16,
+                };
+                (length.warm_up + length.measurement + Duration::from_millis(60)) * rows
+            }
+            Self::Heap => Duration::from_secs(5),
+            Self::ExportCpu => Duration::from_secs(if length.quick { 20 } else { 60 }),
+            Self::Load => length.load + Duration::from_secs(2),
+        }
+    }
+}
+
+/// The rate of the load, as the argument of the generator and the value of its rows.
+pub(super) const LOAD_SPANS_PER_SECOND: &str = "10000";
+
+/// How long a run takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Length {
+    pub(super) quick: bool,
+    /// Rounds in which each program runs once, so that what is compared is interleaved.
+    pub(super) rounds: usize,
+    /// Of each row of a criterion suite, in a round.
+    pub(super) warm_up: Duration,
+    pub(super) measurement: Duration,
+    pub(super) samples: usize,
+    /// Of the load, in a round.
+    pub(super) load: Duration,
+}
+
+impl Length {
+    /// Some 20 minutes; the load's rounds make up the minute that is asked for.
+    pub(super) const FULL: Self = Self {
+        quick: false,
+        rounds: 5,
+        warm_up: Duration::from_millis(200),
+        measurement: Duration::from_millis(600),
+        samples: 20,
+        load: Duration::from_secs(12),
+    };
+
+    /// Less than 5 minutes.
+    pub(super) const QUICK: Self = Self {
+        quick: true,
+        rounds: 3,
+        warm_up: Duration::from_millis(40),
+        measurement: Duration::from_millis(120),
+        samples: 10,
+        load: Duration::from_secs(4),
+    };
+}
