@@ -85,14 +85,13 @@ impl Pgo {
         }
         self.steps.next(&format!("measuring {} builds, {rounds} rounds in turns", programs.len()));
         let figures = measure(&programs, rounds)?;
-        let artefacts = self.artefacts(&profile)?;
-
         let run = Run::here(&self.root, &self.build.rustc, rounds);
         let [json, markdown] = ["figures.json", "report.md"].map(|name| self.folder.join(name));
         shell::write(&json, figures.to_json(&run))?;
         let report = figures.report(&run);
         shell::write(&markdown, &report)?;
         println!("{report}");
+        let artefacts = self.artefacts(&profile)?;
         for written in [json, markdown, artefacts] {
             println!("{}", written.display());
         }

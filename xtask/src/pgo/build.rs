@@ -89,19 +89,15 @@ impl Build {
         self.hot_paths("instrumented", Variant::LTO_PGO.profile, &[own])
     }
 
-    /// The programs that somebody may want with LTO and the profile: the hot paths, the load
-    /// generator, and the example that sends spans.
+    /// The programs that somebody may want with LTO and the profile: the hot paths and the load
+    /// generator.
     pub(super) fn optimised(&self, profile: &Path) -> Result<Vec<PathBuf>, String> {
         let variant = Variant::LTO_PGO;
         let own = format!("-Cprofile-use={}", profile.display());
         let mut build = self.cargo(variant.folder, variant.profile, &[own]);
-        build.args(["-p", "spanwire-load", "--bin", "spanwire-load"]);
-        build.args(["-p", "spanwire", "--example", "quickstart"]);
-        succeed(&mut build)?;
+        succeed(build.args(["-p", "spanwire-load", "--bin", "spanwire-load"]))?;
         let built = self.built(variant.folder);
-        Ok(["hot_paths", "spanwire-load", "examples/quickstart"]
-            .map(|name| built.join(name))
-            .into())
+        Ok(["hot_paths", "spanwire-load"].map(|name| built.join(name)).into())
     }
 
     fn hot_paths(&self, folder: &str, profile: &str, own: &[String]) -> Result<PathBuf, String> {
