@@ -145,6 +145,31 @@ impl<T: Split> Batcher<T> {
     ///
     /// What is pending was gathered under the old ones: if it is over the new ones, it is complete
     /// as it stands, and [`deadline`](Self::deadline) says so.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use spanwire_batcher::{Batcher, Limits, Strategy};
+    /// # use spanwire_batcher::{Split, Weigh};
+    /// # struct Spans(usize);
+    /// # impl Weigh for Spans {
+    /// #     fn spans(&self) -> usize { self.0 }
+    /// #     fn wire_bytes(&self) -> usize { self.0 }
+    /// #     fn held_bytes(&self) -> usize { self.0 }
+    /// # }
+    /// # impl Split for Spans {
+    /// #     fn split(self, spans_max: usize, _: usize) -> (Self, Option<Self>) {
+    /// #         let first = self.0.min(spans_max);
+    /// #         (Self(first), (self.0 > first).then(|| Self(self.0 - first)))
+    /// #     }
+    /// # }
+    ///
+    /// let limits = |spans_max| Limits::new(spans_max, 1 << 20, Duration::from_secs(5));
+    /// let mut batcher = Batcher::new(limits(1_000)?, Strategy::Hybrid);
+    /// batcher.set_limits(limits(100)?); // the collector found 1,000 too many
+    /// let complete = batcher.push(Spans(250), Instant::now()).map(|batch| batch.spans);
+    /// assert_eq!(complete.collect::<Vec<_>>(), [100, 100]);
+    /// # Ok::<(), spanwire_batcher::InvalidLimits>(())
+    /// ```
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }

@@ -39,8 +39,9 @@ use spanwire_model::{
     Attributes, Event, Link, Resource, Scope, Span, SpanId, SpanKind, Status, TraceId, Value,
 };
 
-pub use self::attribute::put_attribute;
-use self::attribute::{attributes_len, pairs_len, put_attributes, put_name, put_pairs};
+use self::attribute::{
+    attributes_len, pairs_len, put_attribute, put_attributes, put_name, put_pairs,
+};
 pub use self::writer::{SpanEnd, SpanRest, SpanWriter};
 use crate::field::{
     Len, event, link, request, resource, resource_spans, scope, scope_spans, span, status,
@@ -214,6 +215,17 @@ fn put_sized(span: &Span, len: usize, out: &mut Vec<u8>) {
 /// Appends spans, framed, to a vector; the sizes are computed first, so that it grows at most once.
 ///
 /// Cost: one more allocation, for the sizes, beyond 1,024 spans.
+///
+/// ```
+/// use spanwire_codec::{encode, view};
+/// use spanwire_model::{Span, SpanContext, SpanId, TraceFlags, TraceId};
+///
+/// let (Some(trace), Some(id)) = (TraceId::new(1), SpanId::new(2)) else { unreachable!() };
+/// let span = Span::new(SpanContext::new(trace, id, TraceFlags::SAMPLED), "checkout");
+/// let mut chunk = Vec::new();
+/// encode::put_batch(&vec![span; 3], &mut chunk);
+/// assert_eq!(view::framed(&chunk).count(), 3);
+/// ```
 pub fn put_batch<'a>(spans: impl IntoIterator<Item = &'a Span> + Clone, out: &mut Vec<u8>) {
     // Not collected, as that moves 8 KiB.
     let mut sizes = SmallVec::<[usize; 1024]>::new();
@@ -225,6 +237,16 @@ pub fn put_batch<'a>(spans: impl IntoIterator<Item = &'a Span> + Clone, out: &mu
 }
 
 /// Appends one event of a span: a part of [`SpanRest::events`].
+///
+/// ```
+/// use spanwire_codec::encode;
+/// use spanwire_model::Value;
+///
+/// let key = Value::from("user:7");
+/// let mut events = Vec::new();
+/// encode::put_event(1_000, "cache miss", [("cache.key", &key)].into_iter(), 0, &mut events);
+/// encode::put_event(2_500, "cache filled", [].into_iter(), 0, &mut events);
+/// ```
 pub fn put_event<'a>(
     time_unix_nano: u64,
     name: &str,
@@ -243,6 +265,18 @@ pub fn put_event<'a>(
 }
 
 /// Appends one link of a span: a part of [`SpanRest::links`].
+///
+/// ```
+/// use spanwire_codec::encode;
+/// use spanwire_model::{Link, Span, SpanContext, SpanId, TraceFlags, TraceId};
+///
+/// let (Some(trace), Some(id)) = (TraceId::new(1), SpanId::new(2)) else { unreachable!() };
+/// let context = SpanContext::new(trace, id, TraceFlags::SAMPLED);
+/// let flags = Span::flags_of(context.flags, context.is_remote);
+/// let mut links = Vec::new();
+/// let link = Link { context, flags, attributes: Vec::new(), dropped_attributes_count: 0 };
+/// encode::put_link(&link, &mut links);
+/// ```
 pub fn put_link(link: &Link, out: &mut Vec<u8>) {
     span::LINKS.put_header(out, link_len(link));
     put_link_body(link, out);

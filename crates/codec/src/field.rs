@@ -298,6 +298,23 @@ pub(crate) mod key_value {
     pub(crate) const NUMBER_MAX: u32 = 3;
 }
 
+/// The tags of an attribute with a scalar value, for readers that look at them byte by byte.
+pub(crate) mod plain_tag {
+    use super::{any_value, key_value};
+
+    pub(crate) const KEY: u8 = one_byte(key_value::KEY.tag());
+    pub(crate) const VALUE: u8 = one_byte(key_value::VALUE.tag());
+    pub(crate) const STRING: u8 = one_byte(any_value::STRING_VALUE.tag());
+    pub(crate) const BOOL: u8 = one_byte(any_value::BOOL_VALUE.tag());
+    pub(crate) const INT: u8 = one_byte(any_value::INT_VALUE.tag());
+    pub(crate) const DOUBLE: u8 = one_byte(any_value::DOUBLE_VALUE.tag());
+
+    const fn one_byte(tag: u32) -> u8 {
+        assert!(tag < 0x80);
+        tag as u8
+    }
+}
+
 /// `message AnyValue` in `common/v1/common.proto`, opentelemetry-proto v1.11.0. All one oneof.
 pub(crate) mod any_value {
     use super::{Fixed64, Len, Varint};

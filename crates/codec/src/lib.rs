@@ -2,9 +2,9 @@
 //!
 //! Protobuf `repeated` fields concatenate: an encoded span can be appended to any `ScopeSpans`, and
 //! two encoded requests joined are a request. So a span is encoded once, by [`encode`], and from
-//! there on only its bytes move. [`view`] reads requests where they lie, [`split`] cuts them at span
-//! boundaries, [`json`] is the other encoding OTLP has. [`decode`] and [`message`] build structs, for
-//! tools and for the small messages around a request.
+//! there on only its bytes move. [`view`] reads requests where they lie, [`edit`] changes them there,
+//! [`split`] cuts them at span boundaries, [`json`] is the other encoding OTLP has. [`decode`] and
+//! [`message`] build structs, for tools and for the small messages around a request.
 //!
 //! This crate does no I/O, keeps no state and decides nothing about delivery. It does not
 //! compress, and it never looks into a span it only passes on.
@@ -38,6 +38,7 @@
 //! ```
 
 pub mod decode;
+pub mod edit;
 pub mod encode;
 mod field;
 pub mod json;

@@ -105,6 +105,16 @@ pub enum Expected {
     Nesting,
 }
 
+/// Accepts a field that the schema doesn't have; refuses one that it has with another wire type.
+#[inline]
+pub(crate) fn unknown(at: usize, field: &Field<'_>, number_max: u32) -> Result<(), Fault> {
+    let number = field.number();
+    if number > number_max {
+        return Ok(());
+    }
+    Err(Fault { offset: at, expected: Expected::WireType { number } })
+}
+
 /// What was expected where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {

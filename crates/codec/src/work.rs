@@ -13,7 +13,7 @@ pub(crate) fn add(units: usize) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::cell::Cell;
 
     use bytes::Bytes;
@@ -31,7 +31,7 @@ mod tests {
     }
 
     /// What `f` does.
-    fn of(f: impl FnOnce()) -> usize {
+    pub(crate) fn of(f: impl FnOnce()) -> usize {
         DONE.set(0);
         f();
         DONE.get()

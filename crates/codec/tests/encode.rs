@@ -9,6 +9,7 @@ use proptest::option;
 use proptest::prelude::*;
 use prost::Message;
 use spanwire_codec::encode::{self, EncodedResource, EncodedScope, SpanEnd, SpanRest, SpanWriter};
+use spanwire_codec::json::{read_request, write_request};
 use spanwire_codec::{decode, view};
 use spanwire_model::{
     Attributes, Event, KeyValue, Limits, Link, Resource, Scope, Span, SpanContext, SpanId,
@@ -393,15 +394,22 @@ fn attributes_of_every_length_are_what_the_oracle_makes_of_them() {
     for bits in 0..64 {
         for number in [(1_i64 << bits).wrapping_sub(1), 1 << bits, -1 << bits] {
             let value = Value::Int(number);
-            let mut bytes = Vec::new();
-            encode::put_attribute("key", &value, &mut bytes);
             let span = trace::Span {
                 attributes: vec![expected_pair("key", &value)],
                 ..Default::default()
             };
-            assert_eq!(bytes, span.encode_to_vec(), "{number}");
+            assert_eq!(attribute("key", &value), span.encode_to_vec(), "{number}");
         }
     }
+}
+
+/// One attribute, as a part of a span.
+fn attribute(key: &str, value: &Value<'_>) -> Vec<u8> {
+    let (trace, id) = (TraceId::new(1).expect("not zero"), SpanId::new(2).expect("not zero"));
+    let mut writer = SpanWriter::default();
+    writer.begin(trace, id, "", None, "op", SpanKind::Internal);
+    writer.put_attribute(key, value);
+    writer.attributes().to_vec()
 }
 
 #[test]
@@ -411,8 +419,7 @@ fn a_value_nested_beyond_the_limit_ends_in_an_empty_one() {
         value = Value::Array(vec![value]);
     }
     // Read by the view: the oracle stops at 100 messages, two of which make one level.
-    let mut span = Vec::new();
-    encode::put_attribute("deep", &value, &mut span);
+    let span = attribute("deep", &value);
     let mut inner = view::Span::new(&span).attributes().next().expect("written").value();
     let mut depth = 0;
     while let view::AnyValue::Array(mut array) = inner {
@@ -465,11 +472,51 @@ fn texts_of_every_length_are_written_the_same_way_while_a_span_is_open() {
         assert_eq!(open, whole, "a name of {name_len} bytes");
 
         for value in (0..=140).flat_map(values) {
-            writer.begin(trace, id, "", None, "op", SpanKind::Internal);
+            span.attributes = Attributes::new();
+            span.attributes.push(KeyValue::new(String::from(name), value.clone().into_owned()));
+            let mut whole = Vec::new();
+            encode::put_framed(&span, &mut whole);
+            writer.begin(trace, id, "", span.parent_span_id, name, span.kind);
             writer.put_attribute(name, &value);
-            let mut attribute = Vec::new();
-            encode::put_attribute(name, &value, &mut attribute);
-            assert_eq!(writer.attributes(), attribute, "a key of {name_len} bytes, {value:?}");
+            let mut open = vec![0; writer.framed_len(&end)];
+            writer.put_framed(&end, &mut open);
+            assert_eq!(open, whole, "a key of {name_len} bytes, {value:?}");
         }
     }
+}
+
+/// By the plain span, the open one, and the one that was JSON on its way.
+#[test]
+fn an_attribute_is_the_same_bytes_whoever_writes_it() {
+    let mut runner = proptest::test_runner::TestRunner::default();
+    // JSON has one NaN, and lists of which the lengths are not known beforehand.
+    let scalar = prop_oneof![
+        Just(Value::Empty),
+        ".{0,150}".prop_map(|text| Value::String(text.into())),
+        any::<bool>().prop_map(Value::Bool),
+        any::<i64>().prop_map(Value::Int),
+        prop::num::f64::NORMAL.prop_map(Value::Double),
+        vec(any::<u8>(), 0..150).prop_map(|bytes| Value::Bytes(bytes.into())),
+    ];
+    let cases = (".{0,150}", scalar);
+    let outcome = runner.run(&cases, |(key, value)| {
+        let (trace, id) = (TraceId::new(1).expect("not zero"), SpanId::new(2).expect("not zero"));
+        let mut span = Span::new(SpanContext::new(trace, id, TraceFlags::SAMPLED), "op");
+        (span.start_time_unix_nano, span.end_time_unix_nano) = (3, 4);
+        span.attributes.set(key.clone(), value);
+        let value = &span.attributes.get(&key).expect("just set").clone();
+        let scope = EncodedScope::new(&Scope::new("scope"));
+        let spans = encode::framed_len(&span);
+        let mut plain = Vec::new();
+        EncodedResource::new(&Resource::default()).put_header(scope.field_len(spans), &mut plain);
+        scope.put_header(spans, &mut plain);
+        encode::put_framed(&span, &mut plain);
+        let written = attribute(&key, value);
+        prop_assert!(plain.windows(written.len()).any(|part| part == written));
+        let mut json = Vec::new();
+        write_request(&plain, &mut json).expect("valid");
+        prop_assert_eq!(read_request(&json).expect("just written"), plain);
+        Ok(())
+    });
+    outcome.expect("the same");
 }

@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use crate::Value;
 
@@ -51,10 +52,10 @@ impl Limits {
     /// configured: values are walked by recursion, and this is what bounds the stack.
     pub const DEPTH_MAX: u32 = 64;
 
-    /// Cuts a value to the limits of length and depth.
+    /// Cuts a value to the limits of length and depth, and maps to one entry for each key, the last.
     ///
-    /// Cost: nothing for a scalar without a limit of length; else one pass over the value. What is
-    /// cut off is freed without recursion, however deep it is.
+    /// Cost: nothing for a scalar without a limit of length; else one pass over the value, and `n log n`
+    /// in the keys of a map. What is cut off is freed without recursion, however deep it is.
     #[inline]
     pub fn cut(&self, value: &mut Value<'_>) {
         if self.attribute_value_length == u32::MAX {
@@ -107,8 +108,12 @@ impl Limits {
                 }
             }
             Value::Map(entries) => {
-                for (_, value) in entries {
+                for (_, value) in &mut *entries {
                     self.cut_at(value, depth_left - 1);
+                }
+                let mut keys = BTreeSet::new();
+                if !entries.iter().all(|(key, _)| keys.insert(&**key)) {
+                    *value = Value::map(std::mem::take(entries));
                 }
             }
         }

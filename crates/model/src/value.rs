@@ -39,7 +39,8 @@ pub enum Value<'a> {
     Bytes(Cow<'a, [u8]>),
     /// Values in order, of any kinds.
     Array(Vec<Value<'a>>),
-    /// Keys with values; keys are unique when built through [`Value::map`].
+    /// Keys with values; keys are unique when built through [`Value::map`], and in any case once the
+    /// value is set on something.
     Map(Vec<(Cow<'a, str>, Value<'a>)>),
 }
 

@@ -93,7 +93,8 @@ impl ChunkWriter {
         Self { buffer: Share(Some(buffer)), at: Place::default() }
     }
 
-    /// Appends one span of exactly `bytes` bytes, which `write` fills in.
+    /// Appends one span of exactly `bytes` bytes, which `write` fills in: all of them, for until then
+    /// they may be an earlier span's.
     ///
     /// Nothing is appended when `write` panics.
     ///
@@ -109,6 +110,20 @@ impl ChunkWriter {
     }
 
     /// Room for one span of exactly `bytes` bytes, to be filled in and then [appended](Space::append).
+    ///
+    /// A chunk is used again without being cleared: what is not filled in would be sent as what an
+    /// earlier span left there. Debug builds have a pattern in its place.
+    ///
+    /// ```
+    /// use spanwire_pool::{ChunkPool, ChunkSettings};
+    ///
+    /// let pool = ChunkPool::new(ChunkSettings::default());
+    /// let mut writer = pool.take(0).expect("the budget is not used");
+    /// let mut space = writer.space(3).expect("4 KiB are free");
+    /// space.copy_from_slice(b"abc");
+    /// space.append();
+    /// assert_eq!((writer.spans(), writer.room()), (1, (4 << 10) - 3));
+    /// ```
     ///
     /// # Errors
     ///
@@ -126,6 +141,9 @@ impl ChunkWriter {
         // Readers hold no reference to it: `Slice` covers bytes before `published` only.
         let tail = unsafe { std::slice::from_raw_parts_mut(self.buffer.start().add(start), bytes) };
         // Worth it: benches/cpu_benchmarks.rs `chunk` measures it against a `Mutex<Vec<u8>>`.
+        if cfg!(debug_assertions) {
+            tail.fill(UNWRITTEN);
+        }
         Ok(Space { tail, at: &mut self.at, ledger })
     }
 
@@ -153,6 +171,9 @@ impl fmt::Debug for ChunkWriter {
         write!(f, "ChunkWriter({} spans, {} bytes)", self.at.spans, self.at.bytes)
     }
 }
+
+/// What debug builds put where a span is to be written: no tag of any field.
+const UNWRITTEN: u8 = 0xff;
 
 /// Where the next span of a chunk goes. Dropped, it appends nothing.
 #[must_use = "nothing is appended until `append`"]

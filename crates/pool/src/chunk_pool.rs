@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -167,28 +167,48 @@ impl ChunkPool {
     #[must_use]
     pub fn take(&self, filled: usize) -> Option<ChunkWriter> {
         let shelf = self.shelves.get(filled).or_else(|| self.shelves.last())?;
-        if let Some(buffer) = shelf.take() {
-            return Some(ChunkWriter::new(buffer));
-        }
-        let reservation = self.budget.reserve(shelf.size).or_else(|| {
+        self.take_from(shelf).or_else(|| {
             self.trim();
-            self.budget.reserve(shelf.size)
-        })?;
-        let home = Arc::downgrade(shelf);
-        Some(ChunkWriter::new(Arc::new(Buffer::new(home, reservation))))
+            self.take_from(shelf)
+        })
     }
 
-    /// A chunk for something larger than the largest chunk; freed, not kept, after use.
+    /// A chunk with room for `bytes`, of the largest size up to `preferred`; of a smaller one where the
+    /// budget has no more, as far as it has that room.
     ///
-    /// `None` when the budget is exhausted or the size does not fit in 32 bits.
+    /// For something larger than the largest chunk it has just that room, and is freed, not kept, after
+    /// use. `None` when the budget is exhausted or the size does not fit in 32 bits.
     #[must_use]
-    pub fn take_exact(&self, bytes: usize) -> Option<ChunkWriter> {
+    pub fn take_for(&self, bytes: usize, preferred: usize) -> Option<ChunkWriter> {
+        let least = self.shelves.partition_point(|shelf| shelf.size < bytes);
+        if least == self.shelves.len() {
+            return self.take_exact(bytes);
+        }
+        let within = self.shelves.partition_point(|shelf| shelf.size <= preferred);
+        let best = within.saturating_sub(1).max(least);
+        // Idle chunks of other sizes are freed for it first: many small chunks are dearer than one.
+        self.take(best).or_else(|| {
+            let mut smaller = self.shelves[least..best].iter().rev();
+            smaller.find_map(|shelf| self.take_from(shelf))
+        })
+    }
+
+    /// An idle chunk of this size or a new one.
+    fn take_from(&self, shelf: &Arc<Shelf>) -> Option<ChunkWriter> {
+        let buffer = shelf.take().or_else(|| {
+            let reservation = self.budget.reserve(shelf.size)?;
+            Some(Arc::new(Buffer::new(Arc::downgrade(shelf), reservation)))
+        })?;
+        Some(ChunkWriter::new(buffer))
+    }
+
+    fn take_exact(&self, bytes: usize) -> Option<ChunkWriter> {
         u32::try_from(bytes).ok()?;
         let reservation = self.budget.reserve(bytes).or_else(|| {
             self.trim();
             self.budget.reserve(bytes)
         })?;
-        Some(ChunkWriter::new(Arc::new(Buffer::new(std::sync::Weak::new(), reservation))))
+        Some(ChunkWriter::new(Arc::new(Buffer::new(Weak::new(), reservation))))
     }
 
     /// Frees every idle buffer.
@@ -196,10 +216,16 @@ impl ChunkPool {
         self.shelves.iter().for_each(|shelf| shelf.trim());
     }
 
+    /// Bytes of the chunk for a writer that has filled `filled` chunks before.
+    #[must_use]
+    pub fn size(&self, filled: usize) -> usize {
+        self.shelves.get(filled).or_else(|| self.shelves.last()).map_or(0, |shelf| shelf.size)
+    }
+
     /// Bytes of the largest pooled chunk.
     #[must_use]
     pub fn chunk_bytes(&self) -> usize {
-        self.shelves.last().map_or(0, |shelf| shelf.size)
+        self.size(usize::MAX)
     }
 
     /// Bytes of idle buffers.

@@ -31,6 +31,8 @@ fn space_that_is_given_up_is_written_to_again() {
     let pool = ChunkPool::new(settings(1 << 20));
     let mut writer = pool.take(0).expect("budget");
     writer.space(5).expect("room").fill(7);
+    let unwritten = |writer: &mut spanwire_pool::ChunkWriter| writer.space(5).expect("room")[0];
+    assert_ne!(unwritten(&mut writer), 7, "what was there before, in a debug build");
     assert_eq!((writer.spans(), writer.chunk().pending(), writer.room()), (0, 0, 64));
     let mut space = writer.space(2).expect("room");
     space.copy_from_slice(b"ok");
@@ -89,9 +91,23 @@ fn idle_memory_stays_under_the_trim_threshold_for_each_size() {
 }
 
 #[test]
+fn with_no_room_for_the_size_wanted_a_smaller_chunk_is_taken_that_holds_what_it_must() {
+    let pool = ChunkPool::new(settings(1024 + 256 + 64));
+    let sizes = |bytes| {
+        let chunks = std::iter::from_fn(|| pool.take_for(bytes, usize::MAX));
+        chunks.collect::<Vec<_>>().iter().map(|chunk| chunk.room()).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(10), [1024, 256, 64]);
+    assert_eq!(sizes(65), [1024, 256]);
+    let size = |bytes, preferred| pool.take_for(bytes, preferred).map(|chunk| chunk.room());
+    assert_eq!([size(10, 300), size(10, 256), size(10, 1)], [Some(256), Some(256), Some(64)]);
+    assert_eq!([size(100, 1), size(1000, 1), size(1100, 1)], [Some(256), Some(1024), Some(1100)]);
+}
+
+#[test]
 fn a_chunk_of_exact_size_is_freed_after_use() {
     let pool = ChunkPool::new(settings(10_000));
-    let mut writer = pool.take_exact(5_000).expect("budget");
+    let mut writer = pool.take_for(5_000, 64).expect("budget");
     writer.append(5_000, |bytes| bytes.fill(7)).expect("it is exact");
     assert_eq!(pool.budget().used(), 5_000);
     drop(writer);

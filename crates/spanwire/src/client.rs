@@ -12,6 +12,7 @@ use spanwire_tracer::propagation::Propagators;
 use spanwire_tracer::{Provider, Tracer};
 use spanwire_transport::{InvalidConfig, InvalidRetrySettings};
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -27,10 +28,11 @@ use crate::way::Way;
 
 /// Records spans and sends them to an OTLP collector.
 ///
-/// Clones are the same client. In a fork of its process a client records and sends nothing, and every
-/// call returns at once; the child may make a client of its own. It has a thread and a runtime of its own and can be made, used and
+/// Clones are the same client. It has a thread and a runtime of its own and can be made, used and
 /// dropped anywhere: without a runtime, within one, in a destructor. Dropping the last clone shuts
-/// it down, waiting for about [`Config::drop_timeout`] at most; tracers do not keep it alive.
+/// it down, waiting for [`Config::drop_timeout`] at most, and a second more while a callback of yours
+/// blocks its thread; tracers do not keep it alive. In a fork of its process a client records and sends
+/// nothing, and every call returns at once; the child may make a client of its own.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -113,6 +115,9 @@ const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// Room for commands nobody has looked at yet; a caller beyond waits.
 const COMMANDS_MAX: usize = 64;
 
+/// Between two looks for that room, of a caller that blocks its thread.
+const COMMAND_PAUSE: Duration = Duration::from_millis(1);
+
 /// As good as for ever, and no clock overflows: 30 years.
 pub(crate) const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
@@ -184,6 +189,7 @@ impl Client {
             // An interval of zero would be a busy loop, and a panic in Tokio.
             tick: batch.age_max.clamp(Duration::from_millis(1), FOREVER),
             strategy: batch.strategy,
+            drop_timeout: config.drop_timeout,
             batcher: Batcher::new(limits, batch.strategy),
             diagnostics: config.diagnostics.clone(),
             state: State::default(),
@@ -226,6 +232,16 @@ impl Client {
     }
 
     /// A tracer for a scope with version, attributes or schema.
+    ///
+    /// ```
+    /// use spanwire::{Client, Config, Scope};
+    ///
+    /// # let client = Client::new(Config { destinations: Vec::new(), ..Config::default() })?;
+    /// let scope = Scope { version: env!("CARGO_PKG_VERSION").into(), ..Scope::new("checkout") };
+    /// let tracer = client.tracer_of(&scope);
+    /// # tracer.start("span").end();
+    /// # Ok::<(), spanwire::BuildError>(())
+    /// ```
     #[must_use]
     pub fn tracer_of(&self, scope: &Scope) -> Tracer {
         self.inner.accounts.provider.tracer_of(scope)
@@ -235,6 +251,20 @@ impl Client {
     /// `within`.
     ///
     /// Works on any runtime and without one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use spanwire::{Client, Config};
+    ///
+    /// # async fn before_the_process_is_frozen() -> Result<(), spanwire::BuildError> {
+    /// let client = Client::new(Config::default())?;
+    /// let report = client.flush(Duration::from_secs(2)).await;
+    /// if !report.complete {
+    ///     eprintln!("not all has arrived: {report}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn flush(&self, within: Duration) -> Report {
         self.ask(within, |deadline, reply| Command::Flush { deadline, reply }).await
     }
@@ -263,6 +293,16 @@ impl Client {
     }
 
     /// Where every span is, for each destination in the order they were given.
+    ///
+    /// ```
+    /// use spanwire::{Client, Config};
+    ///
+    /// let client = Client::new(Config { destinations: Vec::new(), ..Config::default() })?;
+    /// for stats in client.stats_of_all() {
+    ///     println!("{}: {stats}", stats.destination); // "none: 0 started = …"
+    /// }
+    /// # Ok::<(), spanwire::BuildError>(())
+    /// ```
     #[must_use]
     pub fn stats_of_all(&self) -> Vec<Stats> {
         self.inner.accounts.stats()
@@ -349,11 +389,17 @@ impl Inner {
             // A caller whose patience has ended wants no report.
             let _unheard = sender.try_send(report);
         });
+        let since = std::time::Instant::now();
+        let mut command = command(deadline(within), reply);
         // `blocking_send` would panic within a runtime; a full channel means 64 callers at once.
-        if self.commands.try_send(command(deadline(within), reply)).is_err() {
-            return self.report_of_the_end();
+        while let Err(refused) = self.commands.try_send(command) {
+            match refused {
+                TrySendError::Full(again) if since.elapsed() < within => command = again,
+                TrySendError::Full(_) | TrySendError::Closed(_) => return self.report_of_the_end(),
+            }
+            std::thread::sleep(COMMAND_PAUSE);
         }
-        let patience = within.saturating_add(REPLY_GRACE);
+        let patience = within.saturating_sub(since.elapsed()).saturating_add(REPLY_GRACE);
         receiver.recv_timeout(patience).unwrap_or_else(|_| self.report_of_the_end())
     }
 
@@ -387,6 +433,7 @@ impl fmt::Debug for Client {
 
 /// What a flush or a shutdown achieved, in spans. With several destinations a span counts once for
 /// each.
+#[non_exhaustive]
 #[must_use = "says whether everything was delivered"]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -484,6 +531,42 @@ mod tests {
         assert!(client.flush_blocking(Duration::from_secs(30)).complete);
         let stats = client.stats();
         assert_eq!((stats.dropped.by(Reason::Internal), stats.pending.in_flight), (7, 0));
+    }
+
+    /// Faults 131.
+    #[test]
+    fn callers_beyond_the_room_for_commands_wait_for_it_within_their_time() {
+        let config = Config {
+            destinations: Vec::new(),
+            diagnostics: Diagnostics::off(),
+            ..Config::default()
+        };
+        let client = Client::new(config).expect("valid");
+        let accounts = client.inner.accounts.clone();
+        client.tracer("crowd").start("span").end();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let busy = Command::Flush {
+            deadline: deadline(FOREVER),
+            reply: Box::new(move |_| assert!(released.recv().is_err())),
+        };
+        client.inner.commands.try_send(busy).expect("room for a command");
+        let flush = || Command::Flush { deadline: deadline(FOREVER), reply: Box::new(drop) };
+        while client.inner.commands.capacity() < COMMANDS_MAX {
+            std::thread::yield_now();
+        }
+        while client.inner.commands.try_send(flush()).is_ok() {}
+        client.tracer("crowd").start("span").end();
+        let since = std::time::Instant::now();
+        assert!(!client.flush_blocking(Duration::from_millis(20)).complete);
+        assert!(since.elapsed() >= Duration::from_millis(20));
+        std::thread::scope(|scope| {
+            let last = scope.spawn(move || drop(client));
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!last.is_finished());
+            drop(release);
+        });
+        let stats = accounts.stats().swap_remove(0);
+        assert_eq!(stats.dropped.by(Reason::NoDestination), 2, "{stats}");
     }
 
     /// Faults 128. Pitfall 11.

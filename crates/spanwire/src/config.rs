@@ -119,6 +119,19 @@ impl Config {
 }
 
 /// How finished spans are gathered, and what happens when there are too many.
+///
+/// ```
+/// use std::time::Duration;
+/// use spanwire::{BatchConfig, Overflow};
+///
+/// // A job that must not lose a span, and has the time to wait for a slow collector.
+/// let batch = BatchConfig {
+///     overflow: Overflow::Block { timeout: Duration::from_secs(30) },
+///     memory_bytes_max: 16 << 20,
+///     ..BatchConfig::default()
+/// };
+/// assert_eq!(batch.spans_max, 4096);
+/// ```
 #[derive(Clone, Debug)]
 pub struct BatchConfig {
     /// Most spans in a request.
@@ -135,10 +148,11 @@ pub struct BatchConfig {
     /// Spans are queued a chunk at a time, some 150 of them, so the queue is full when one more
     /// chunk would be too much.
     pub queue_spans_max: Option<usize>,
-    /// What happens when the queue is full.
+    /// What happens when the queue is full, or the memory is used up. A thread that
+    /// [blocks](Overflow::Block) waits for each of the two as long as the timeout says, once in a chunk.
     pub overflow: Overflow,
     /// Most bytes of memory for spans on their way, all places together. Compressed copies of
-    /// requests in flight come on top.
+    /// requests in flight come on top, and the JSON of those that go as `http/json`.
     pub memory_bytes_max: usize,
 }
 
@@ -171,5 +185,5 @@ impl BatchConfig {
         self.memory_bytes_max / 8 * 2
     }
 
-    // What is left, an eighth, is for the chunks that threads are filling.
+    // What is left, an eighth, is for the chunks that threads are filling; the provider shares it out.
 }

@@ -314,6 +314,13 @@ impl fmt::Debug for Otlp {
 /// A further condition for sending a failed request again.
 ///
 /// It can only forbid: what OTLP does not allow to be repeated never is.
+///
+/// ```
+/// use spanwire::{RetryIf, SendError};
+///
+/// // A sidecar that is not there will not be there later.
+/// let retry_if = RetryIf::new(|error: &SendError| !error.to_string().contains("refused"));
+/// ```
 #[derive(Clone, Default)]
 pub struct RetryIf(Option<Arc<Allowed>>);
 

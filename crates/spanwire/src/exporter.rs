@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::client::Report;
+use crate::client::{FOREVER, Report};
 use crate::diagnostics::{Diagnostics, Kind};
 use crate::item::{self, Item};
 use crate::line::{Claim, Line};
@@ -101,6 +101,7 @@ pub(crate) struct Exporter {
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) tick: Duration,
     pub(crate) strategy: Strategy,
+    pub(crate) drop_timeout: Duration,
     pub(crate) batcher: Batcher<Item>,
     pub(crate) diagnostics: Diagnostics,
     pub(crate) state: State,
@@ -116,6 +117,9 @@ pub(crate) struct State {
     batches: u64,
     /// Memory of what is gathered and not yet a batch.
     gathered_bytes: usize,
+    /// Whether the queue is crowded, or was when some of what is gathered was taken from it: taken past
+    /// a full destination, it must not go there after all.
+    crowded: bool,
     flushes: Vec<Flush>,
     /// Spans dropped for each destination, as last told to people.
     told: Vec<u64>,
@@ -162,8 +166,12 @@ impl Exporter {
                     Some(Command::Shutdown { deadline, reply }) => {
                         return self.shut_down(commands, deadline, reply).await;
                     }
-                    // The client is gone without a word: its thread was killed within `drop`.
-                    None => return self.shut_down(commands, Instant::now(), Box::new(drop)).await,
+                    // The client is gone without a word: its thread was killed within `drop`, or
+                    // found no room for one.
+                    None => {
+                        let deadline = Instant::now() + self.drop_timeout.min(FOREVER);
+                        return self.shut_down(commands, deadline, Box::new(drop)).await;
+                    }
                 },
                 () = shared.wake.notified() => self.fill(),
                 _ = tick.tick() => self.collect(),
@@ -177,6 +185,7 @@ impl Exporter {
 
     /// Takes what waits in the queue, as far as there is memory for requests.
     fn fill(&mut self) {
+        self.look_at_queue();
         // Those that are pushed meanwhile have a round of their own, after commands and answers.
         let mut waiting = self.accounts.shared.queue.len();
         while waiting > 0 && self.has_room() {
@@ -192,6 +201,11 @@ impl Exporter {
         } else if !self.accounts.shared.queue.is_empty() {
             self.accounts.shared.wake.notify_one();
         }
+    }
+
+    fn look_at_queue(&mut self) {
+        let crowded = self.accounts.shared.is_crowded();
+        self.state.crowded = crowded || (self.state.crowded && self.state.gathered_bytes > 0);
     }
 
     /// Whether one more chunk may be taken from the queue. A destination that is full holds the
@@ -222,7 +236,7 @@ impl Exporter {
     /// Whether the others wait for this one, which is full.
     fn holds_back(&self, line: &Line) -> bool {
         let alone = self.accounts.lines.len() == 1;
-        alone || !(line.is_stuck(Instant::now().into_std()) || self.accounts.shared.is_crowded())
+        alone || !(line.is_stuck(Instant::now().into_std()) || self.state.crowded)
     }
 
     /// When the first of those that hold the others back will count as stuck.
@@ -235,8 +249,12 @@ impl Exporter {
 
     /// Takes what is finished anywhere and sends it, as far as its time has come.
     fn collect(&mut self) {
+        self.look_at_queue();
         if self.has_room() {
             self.sweep();
+        } else {
+            // An outage may be long.
+            self.accounts.provider.follow_wall_clock();
         }
         self.fill();
         self.tell_of_losses(false);
@@ -382,12 +400,15 @@ impl Exporter {
 
     /// When the next flush wants to be looked at.
     fn flush_deadline(&self) -> Option<Instant> {
+        let soon = Instant::now() + HAND_OVER_PAUSE;
         let flushes = self.state.flushes.iter();
         flushes
             .map(|flush| match flush.stage {
-                // Room for requests wakes the exporter by itself.
+                // Room for requests wakes the exporter by itself. With room, what is not taken yet is
+                // still being pushed, and the end of a push wakes nobody.
+                Stage::Queued(_) if self.has_room() => soon.min(flush.deadline),
                 Stage::New | Stage::Queued(_) | Stage::Batches(_) => flush.deadline,
-                Stage::HandOvers(_) => flush.deadline.min(Instant::now() + HAND_OVER_PAUSE),
+                Stage::HandOvers(_) => soon.min(flush.deadline),
             })
             .min()
     }

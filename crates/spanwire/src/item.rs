@@ -43,7 +43,7 @@ pub(crate) struct Item {
 }
 
 impl From<TracedSlice> for Item {
-    fn from(TracedSlice { slice, scope }: TracedSlice) -> Self {
+    fn from(TracedSlice { slice, scope, .. }: TracedSlice) -> Self {
         Self { bytes: slice.bytes, spans: slice.spans, held_bytes: slice.held_bytes, scope }
     }
 }

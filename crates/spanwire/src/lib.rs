@@ -8,7 +8,7 @@
 //! # Guarantees
 //!
 //! - Recording a span takes no lock that threads share, makes no system call, and once warm
-//!   allocates nothing. It never blocks, unless [`Overflow::Block`] is chosen. Once in some 150 spans
+//!   allocates nothing for a span of up to some 4 KiB. It never blocks, unless [`Overflow::Block`] is chosen. Once in some 150 spans
 //!   a full chunk is handed over, and once in some 16 chunks the exporter is woken.
 //! - Each span started and sampled is in exactly one place, and [`Client::stats`] says where:
 //!   `started = exported + rejected + dropped(reason) + pending`.

@@ -14,7 +14,8 @@ pub enum Reason {
     Memory,
     /// They ended after the shutdown, or could not be sent before its deadline.
     Shutdown,
-    /// A span alone is larger than a request may be, or a request larger than the collector takes.
+    /// A span alone is larger than a request may be or than the queue, or a request larger than the
+    /// collector takes.
     TooLarge,
     /// The collector refused them for good, or `RetryIf` forbade another attempt.
     Refused,
@@ -94,6 +95,7 @@ impl Dropped {
 }
 
 /// Spans on their way, by where they are.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
     /// Started and not ended.
@@ -131,6 +133,7 @@ impl Pending {
 /// assert_eq!(stats.dropped.by(Reason::NoDestination), 1);
 /// # Ok::<(), spanwire::BuildError>(())
 /// ```
+#[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Where they go: `otlp to` and the URL without what may be secret, `console`, `otlp/stdout`,

@@ -121,6 +121,12 @@ pub(crate) fn anchor() {
     lock().get_or_insert_with(State::new).anchor(Anchor::now());
 }
 
+/// How often the anchor was moved.
+#[cfg(test)]
+pub(crate) fn anchored() -> u64 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
 /// Readings of the three clocks that make an anchor.
 const TRIES: usize = 4;
 

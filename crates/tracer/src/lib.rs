@@ -8,9 +8,11 @@
 //!
 //! - Starting, filling and ending a span takes no lock that threads share, makes no system call and
 //!   writes no cache line that another thread writes (a trace state has a shared reference count);
-//!   once warm it allocates nothing, whatever the keys and values are. Once a chunk, which is some
-//!   150 spans, the thread exchanges it under a lock of its own and calls the outlet. In the first
-//!   10 ms of a process, before its clock is calibrated, times are asked for under a shared lock.
+//!   once warm it allocates nothing, whatever the keys and values are, up to some 4 KiB of attributes and
+//!   as much of events and links. (What goes further allocates, as do events of more than eight
+//!   attributes, links with attributes, errors and maps.) Once a chunk, which is some 150 spans,
+//!   the thread exchanges it under a lock of its own and calls the outlet. In the first 10 ms of a
+//!   process, before its clock is calibrated, times are asked for under a shared lock.
 //! - Each span started and sampled is in exactly one place: open, in a chunk, or counted as lost
 //!   for a reason ([`RecordStats`]). A thread that ends hands its chunk over.
 //! - A span that is not sampled is never encoded.

@@ -7,6 +7,31 @@ use spanwire_pool::{Chunk, Slice};
 ///
 /// Called by recording threads, once a chunk: it should return fast. Any function of the same shape
 /// is an outlet. A panic in it is caught: a chunk was refused then, and there is no room.
+///
+/// ```
+/// use std::sync::mpsc::{SyncSender, sync_channel};
+/// use spanwire_tracer::{Loss, Outlet, Provider, TracedChunk};
+///
+/// /// To a thread that sends; refuses what there is no room for rather than wait.
+/// struct Channel(SyncSender<TracedChunk>);
+///
+/// impl Outlet for Channel {
+///     fn accept(&self, chunk: TracedChunk) -> Result<(), Loss> {
+///         self.0.try_send(chunk).map_err(|_| Loss::QueueFull)
+///     }
+/// }
+///
+/// let (sender, full_chunks) = sync_channel(64);
+/// let provider = Provider::builder().build(Channel(sender));
+/// std::thread::spawn({
+///     let tracer = provider.tracer("shop");
+///     move || tracer.start("checkout").end()
+/// })
+/// .join()
+/// .expect("no panic");
+/// let last = full_chunks.recv().expect("a thread that ends hands its chunk over");
+/// assert_eq!(last.take().map(|taken| taken.slice.spans), Some(1));
+/// ```
 pub trait Outlet: Send + Sync + 'static {
     /// Takes a chunk over, with every span in it that nobody took yet.
     ///
@@ -71,6 +96,7 @@ pub struct TracedScope {
 }
 
 /// A chunk of one tracer's spans, one thread's.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct TracedChunk {
     /// The spans.
@@ -80,6 +106,7 @@ pub struct TracedChunk {
 }
 
 /// Spans taken out of a [`TracedChunk`].
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct TracedSlice {
     /// The spans.

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::mem;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use spanwire_model::{Limits, Scope};
@@ -84,6 +84,7 @@ impl ProviderBuilder {
                 made_in,
                 records_in: AtomicU32::new(made_in),
                 slots: Mutex::default(),
+                live: AtomicUsize::new(0),
                 tracers: Mutex::default(),
             }),
         }
@@ -100,6 +101,8 @@ pub(crate) struct Shared {
     /// The same, until it is closed: one comparison tells whether to record.
     records_in: AtomicU32,
     slots: Mutex<Slots>,
+    /// As many as there are live ones.
+    live: AtomicUsize,
     /// Those in use, so that asking twice for a scope gives the same one.
     tracers: Mutex<Vec<Known>>,
 }
@@ -169,18 +172,31 @@ impl Shared {
 
     pub(crate) fn register(&self, slot: &Arc<Slot>) {
         self.slots().live.push(Arc::clone(slot));
+        self.live.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Most bytes that a thread's next chunk should have, so that all together hold about an eighth of
+    /// the memory; one of the smallest size it has in any case.
+    pub(crate) fn share_bytes(&self) -> usize {
+        let chunks = self.live.load(Ordering::Relaxed).max(1);
+        self.pool.budget().bytes_max() / 8 / chunks
     }
 
     pub(crate) fn retire(&self, slot: &Arc<Slot>) {
         let mut slots = self.slots();
         slots.retired += slot.counts();
-        slots.live.retain(|live| !Arc::ptr_eq(live, slot));
+        self.forget(&mut slots, slot);
     }
 
     pub(crate) fn orphan(&self, slot: &Arc<Slot>) {
         let mut slots = self.slots();
-        slots.live.retain(|live| !Arc::ptr_eq(live, slot));
+        self.forget(&mut slots, slot);
         slots.orphans.push(Arc::clone(slot));
+    }
+
+    fn forget(&self, slots: &mut Slots, slot: &Arc<Slot>) {
+        slots.live.retain(|live| !Arc::ptr_eq(live, slot));
+        self.live.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -290,7 +306,7 @@ impl Provider {
         if self.is_inherited() {
             return HandOvers(missed);
         }
-        clock::anchor();
+        self.follow_wall_clock();
         // A copy: whoever gets the slices may start spans, which registers threads.
         let all: Vec<_> = self.shared.slots().all().cloned().collect();
         for slot in all {
@@ -310,6 +326,15 @@ impl Provider {
             waiting
         });
         HandOvers(missed)
+    }
+
+    /// Keeps the clock true to the wall clock, as each [sweep](Self::sweep) does: for whoever has no
+    /// room for what a sweep would find.
+    pub fn follow_wall_clock(&self) {
+        // One that is inherited takes no lock.
+        if !self.is_inherited() {
+            clock::anchor();
+        }
     }
 
     /// Ends recording: spans that end from now on are lost, and counted as such. Those that start are
@@ -462,6 +487,16 @@ impl RecordStats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clock_follows_the_wall_clock_without_a_sweep() {
+        let provider = Provider::builder().build(|_| Ok(()));
+        let before = clock::anchored();
+        // Longer than a clock takes to settle.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        provider.follow_wall_clock();
+        assert!(clock::anchored() > before);
+    }
 
     /// Faults 135.
     #[test]

@@ -5,13 +5,14 @@ use std::mem::ManuallyDrop;
 
 use smallvec::SmallVec;
 use spanwire_codec::encode::{self, SpanEnd, SpanRest, SpanWriter};
-use spanwire_model::{Limits, Link, Status, Value};
+use spanwire_model::{Attributes, Limits, Link, Span, SpanContext, Status, Value};
 
 use crate::clock;
 
-/// Storage kept by a pooled record; a larger one is freed, so that one huge span does not pin its
-/// memory for good.
-const KEPT_BYTES: usize = 4 << 10;
+/// Storage kept by a pooled record, for attributes, events and links each; what is larger is freed, so
+/// that one huge span does not pin its memory for good. Storage doubles as it grows, so half of it is
+/// what a span may have and allocate nothing.
+const KEPT_BYTES: usize = 8 << 10;
 
 /// What the tracer knows of an open span.
 ///
@@ -95,8 +96,8 @@ impl Record {
 
     #[cold]
     fn shrink(&mut self) {
-        self.writer = SpanWriter::default();
-        self.index = Index::default();
+        self.writer.shrink_to(KEPT_BYTES);
+        self.index.fingerprints.shrink_to(KEPT_BYTES / size_of::<u32>());
     }
 
     /// Sets an attribute; an earlier one with this key goes.
@@ -208,15 +209,24 @@ impl Record {
         encode::put_event(time_unix_nano, name, pairs, dropped, &mut self.rest.events.bytes);
     }
 
-    pub(crate) fn add_link(&mut self, link: &Link) {
+    pub(crate) fn add_link<'a>(
+        &mut self,
+        context: &SpanContext,
+        attributes: impl IntoIterator<Item = (&'a str, Value<'a>)>,
+    ) {
         self.rest.used = true;
-        if self.rest.links.admit(self.limits.links) {
-            encode::put_link(link, &mut self.rest.links.bytes);
+        if !self.rest.links.admit(self.limits.links) {
+            return;
         }
-    }
-
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
+        let limits = Limits { attributes: self.limits.link_attributes, ..self.limits };
+        let mut unique = Attributes::new();
+        for (key, value) in attributes {
+            unique.set_within(String::from(key), value.into_owned(), &limits);
+        }
+        let (attributes, dropped_attributes_count) = unique.into_parts();
+        let flags = Span::flags_of(context.flags, context.is_remote);
+        let link = Link { context: context.clone(), flags, attributes, dropped_attributes_count };
+        encode::put_link(&link, &mut self.rest.links.bytes);
     }
 
     /// It ends now, unless the caller has said when.

@@ -51,13 +51,14 @@ impl Local {
     fn bring_forward(&mut self, tracer: &Arc<TracerShared>) -> Option<()> {
         match self.sinks.iter().position(|sink| Arc::ptr_eq(&sink.tracer, tracer)) {
             Some(at) => self.sinks.swap(0, at),
-            None if self.suppressed => return None,
             None => {
-                let sink = Sink::new(tracer)?;
                 // A closed provider records nothing more, and a tracer whose handles are all gone
                 // starts nothing more; here their sinks are noticed and go.
                 self.sinks.retain(|sink| !sink.tracer.is_obsolete());
-                self.sinks.insert(0, sink);
+                if self.suppressed || !tracer.provider.is_recording() {
+                    return None;
+                }
+                self.sinks.insert(0, Sink::new(tracer)?);
             }
         }
         Some(())
@@ -81,6 +82,18 @@ pub(crate) struct Open {
 /// another thread and end here are recorded as ever.
 ///
 /// Cost: none for any other thread.
+///
+/// ```
+/// use spanwire_tracer::{Loss, Provider, suppress_on_this_thread};
+///
+/// let tracer = Provider::builder().build(|_| Err(Loss::QueueFull)).tracer("exporter");
+/// std::thread::spawn(move || {
+///     suppress_on_this_thread();
+///     assert!(!tracer.start("send a batch").is_recording());
+/// })
+/// .join()
+/// .expect("no panic");
+/// ```
 pub fn suppress_on_this_thread() {
     // A thread in its last moments starts nothing more that matters.
     let _ended = LOCAL.try_with(|local| {
@@ -127,7 +140,10 @@ pub(crate) fn end(mut open: Open) {
 #[cold]
 #[inline(never)]
 fn start_detached(tracer: &Arc<TracerShared>) -> Option<Open> {
-    if is_suppressed() { None } else { Sink::new(tracer)?.start() }
+    if is_suppressed() || !tracer.provider.is_recording() {
+        return None;
+    }
+    Sink::new(tracer)?.start()
 }
 
 /// For a thread that has no sink and is given none, as in the destructor of another thread-local
@@ -147,7 +163,7 @@ struct Sink {
     provider: Arc<Shared>,
     slot: Arc<Slot>,
     writer: Option<ChunkWriter>,
-    /// Chunks filled so far; decides the next one's size.
+    /// How many chunks of a new thread the next one's size comes after.
     filled: usize,
     idle: Vec<Open>,
 }
@@ -219,9 +235,7 @@ impl Sink {
     #[cold]
     #[inline(never)]
     fn exchange(&mut self, bytes: usize) -> Result<(), Loss> {
-        let had_one = self.writer.is_some();
         self.hand_over(|outlet, full| outlet.accept(full))?;
-        self.filled += usize::from(had_one);
         let next = match self.next_chunk(bytes) {
             Some(next) => next,
             None => self.wait_for_chunk(bytes)?,
@@ -233,11 +247,18 @@ impl Sink {
 
     fn next_chunk(&self, bytes: usize) -> Option<ChunkWriter> {
         let pool = self.provider.pool();
-        if bytes > pool.chunk_bytes() {
-            return pool.take_exact(bytes);
+        pool.take_for(bytes, pool.size(self.filled).min(self.provider.share_bytes()))
+    }
+
+    /// Chooses the size of the next chunk by how many of the last one's spans no sweep had taken when it
+    /// was full: of all of them, it was full too soon; of few, most of it was waiting for spans.
+    fn resize(&mut self, untaken: usize, spans: usize) {
+        let pool = self.provider.pool();
+        if untaken == spans && pool.size(self.filled) < pool.chunk_bytes() {
+            self.filled += 1;
+        } else if untaken < spans / 4 {
+            self.filled = self.filled.saturating_sub(1);
         }
-        let next = pool.take(self.filled)?;
-        if bytes <= next.room() { Some(next) } else { pool.take(usize::MAX) }
     }
 
     /// The memory is used up; how long to wait for it is the outlet's decision.
@@ -277,7 +298,9 @@ impl Sink {
         };
         match accepted {
             Ok(()) => {
+                let spans = writer.spans();
                 self.writer = None;
+                self.resize(pending, spans);
                 bump(&self.slot.arrived);
             }
             Err(_) => self.slot.set(Some(full)),

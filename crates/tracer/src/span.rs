@@ -3,8 +3,7 @@ use std::mem::ManuallyDrop;
 use std::time::SystemTime;
 
 use spanwire_model::{
-    Attributes, Link, SpanContext, SpanId, SpanKind, Status, Text, TraceFlags, TraceId, TraceState,
-    Value, exception,
+    SpanContext, SpanId, SpanKind, Status, Text, TraceFlags, TraceId, TraceState, Value, exception,
 };
 
 use crate::clock;
@@ -46,18 +45,43 @@ impl<'a> SpanBuilder<'a> {
     }
 
     /// Makes it a child of this span instead of the current one.
+    ///
+    /// ```
+    /// # use spanwire_tracer::{Loss, Provider};
+    /// # let tracer = Provider::builder().build(|_| Err(Loss::QueueFull)).tracer("shop");
+    /// let order = tracer.start("order");
+    /// let parent = order.context().clone(); // may be sent to another thread
+    /// let shipping = tracer.span("ship").parent(&parent).start();
+    /// assert_eq!(shipping.context().trace_id, order.context().trace_id);
+    /// ```
     #[inline]
     pub fn parent(self, parent: &'a SpanContext) -> Self {
         Self { parent: Parent::Given(parent), ..self }
     }
 
     /// Makes it the root of a new trace.
+    ///
+    /// ```
+    /// # use spanwire_tracer::{Loss, Provider};
+    /// # let tracer = Provider::builder().build(|_| Err(Loss::QueueFull)).tracer("shop");
+    /// let request = tracer.start("request");
+    /// let _current = request.enter();
+    /// let report = tracer.span("nightly report").root().start();
+    /// assert_ne!(report.context().trace_id, request.context().trace_id);
+    /// ```
     #[inline]
     pub fn root(self) -> Self {
         Self { parent: Parent::Root, ..self }
     }
 
     /// When it started, where that is not now.
+    ///
+    /// ```
+    /// # use spanwire_tracer::{Loss, Provider};
+    /// # let tracer = Provider::builder().build(|_| Err(Loss::QueueFull)).tracer("shop");
+    /// let accepted = std::time::SystemTime::now(); // before there was anything to name
+    /// let request = tracer.span("GET /users/{id}").start_time(accepted).start();
+    /// ```
     #[inline]
     pub fn start_time(self, start: SystemTime) -> Self {
         Self { start: Some(start), ..self }
@@ -235,6 +259,14 @@ impl Span {
 
     /// Says how it went. `Ok` is final; `Unset` changes nothing.
     ///
+    /// ```
+    /// # use spanwire_tracer::{Loss, Provider};
+    /// use spanwire_tracer::Status;
+    ///
+    /// # let mut span = Provider::builder().build(|_| Err(Loss::QueueFull)).tracer("shop").start("s");
+    /// span.set_status(Status::Error { message: "card declined".into() });
+    /// ```
+    ///
     /// Source: "Set Status" in `trace/api.md`, opentelemetry-specification v1.60.
     pub fn set_status(&mut self, status: Status) {
         if let Some(open) = &mut *self.open {
@@ -273,25 +305,22 @@ impl Span {
     }
 
     /// Adds a link to another span, with attributes.
+    ///
+    /// ```
+    /// # use spanwire_tracer::{Loss, Provider};
+    /// # let tracer = Provider::builder().build(|_| Err(Loss::QueueFull)).tracer("shop");
+    /// let message = tracer.start("send order");
+    /// let mut batch = tracer.span("process orders").root().start();
+    /// batch.add_link(message.context(), [("messaging.message.id", "m-7".into())]);
+    /// ```
     pub fn add_link<'a>(
         &mut self,
         context: &SpanContext,
         attributes: impl IntoIterator<Item = (&'a str, Value<'a>)>,
     ) {
-        let Some(open) = &mut *self.open else { return };
-        let mut limits = *open.record.limits();
-        limits.attributes = limits.link_attributes;
-        let mut unique = Attributes::new();
-        for (key, value) in attributes {
-            unique.set_within(String::from(key), value.into_owned(), &limits);
+        if let Some(open) = &mut *self.open {
+            open.record.add_link(context, attributes);
         }
-        let (attributes, dropped_attributes_count) = unique.into_parts();
-        open.record.add_link(&Link {
-            context: context.clone(),
-            flags: spanwire_model::Span::flags_of(context.flags, context.is_remote),
-            attributes,
-            dropped_attributes_count,
-        });
     }
 
     /// Adds an `exception` event for an error and marks the span as failed.
@@ -331,6 +360,15 @@ impl Span {
     pub fn end(self) {}
 
     /// Ends it at another time.
+    ///
+    /// ```
+    /// # use spanwire_tracer::{Loss, Provider};
+    /// # let tracer = Provider::builder().build(|_| Err(Loss::QueueFull)).tracer("shop");
+    /// let query = tracer.start("SELECT users");
+    /// let answered = std::time::SystemTime::now();
+    /// // ... rows are read, which is not the database's time
+    /// query.end_at(answered);
+    /// ```
     pub fn end_at(mut self, end: SystemTime) {
         if let Some(open) = &mut *self.open {
             open.record.ended = end.into();

@@ -51,6 +51,22 @@ fn main() {
         tracer.start("a child").set_attribute("nested", true);
     };
     assert_eq!(blocks(&tracer, more), 0, "a tenth attribute, an event, a new name, a child");
+    let long = "x".repeat(3 << 10);
+    let prose = |span: &mut Span, _| span.set_attribute("exception.stacktrace", &long);
+    assert_eq!(blocks(&tracer, prose), 0, "an attribute of 3 KiB");
+    let context = tracer.start("linked to").context().clone();
+    let links = |span: &mut Span, _| (0..128).for_each(|_| span.add_link(&context, []));
+    assert_eq!(blocks(&tracer, links), 0, "as many links as there may be");
+    let too_many = |span: &mut Span, number: u64| {
+        links(span, number);
+        span.add_link(&context, [("more than there may be", borrowed.as_str().into())]);
+    };
+    assert_eq!(blocks(&tracer, too_many), 0, "a link over the limit, with an attribute");
     let stats = provider.stats();
     assert_eq!(stats.started(), stats.recorded());
+
+    provider.close();
+    let other = provider.tracer("another scope");
+    let take_turns = |_: &mut Span, _| other.start("from the other tracer").end();
+    assert_eq!(blocks(&tracer, take_turns), 0, "two tracers of a closed provider");
 }

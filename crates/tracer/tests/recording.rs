@@ -381,6 +381,58 @@ fn without_memory_spans_are_lost_for_that_reason() {
     assert_eq!(provider.stats().lost(Loss::Memory), 1);
 }
 
+/// Tracers that take turns on one thread: each has a chunk of its own there, as threads have.
+#[test]
+fn many_chunks_are_small_enough_that_all_of_them_find_memory() {
+    const TRACERS: usize = 128;
+    let pool = ChunkPool::new(ChunkSettings { bytes_max: 1 << 20, ..ChunkSettings::default() });
+    // What is handed over is free again at once, as with a collector that keeps up.
+    let provider = Provider::builder().pool(pool).build(|_| Ok(()));
+    let tracers: Vec<_> = (0..TRACERS).map(|scope| provider.tracer(scope.to_string())).collect();
+    for _ in 0..400 {
+        tracers.iter().for_each(|tracer| tracer.start("a span of some 60 bytes").end());
+    }
+    let stats = provider.stats();
+    assert_eq!((stats.recorded(), stats.lost(Loss::Memory)), (400 * TRACERS as u64, 0));
+    let used = provider.pool().budget().used() - provider.pool().idle_bytes();
+    assert_eq!(used, TRACERS * ChunkSettings::default().initial_bytes);
+}
+
+#[test]
+fn where_the_memory_has_no_large_chunk_left_small_ones_take_spans_until_it_is_used_up() {
+    let pool = ChunkPool::new(ChunkSettings { bytes_max: 1 << 20, ..ChunkSettings::default() });
+    let kept = Mutex::new(Vec::new());
+    let provider = Provider::builder().pool(pool).build(move |chunk| {
+        kept.lock().expect("no panic").push(chunk);
+        Ok(())
+    });
+    let tracer = provider.tracer("t");
+    while provider.stats().lost(Loss::Memory) == 0 {
+        tracer.start("a span of some 60 bytes").end();
+    }
+    assert_eq!(provider.pool().budget().used(), 1 << 20);
+}
+
+#[test]
+fn chunks_are_as_large_as_what_comes_between_two_sweeps() {
+    let recorder = recorder();
+    let tracer = recorder.provider.tracer("t");
+    let record = |spans| (0..spans).for_each(|_| tracer.start("a span of some 60 bytes").end());
+    let sizes = || {
+        let full = std::mem::take(&mut *recorder.full.lock().expect("no panic"));
+        full.iter().map(|chunk| chunk.chunk.capacity() >> 10).collect::<Vec<_>>()
+    };
+    record(4_000);
+    assert_eq!(sizes()[..3], [4, 16, 64]);
+    for _ in 0..1_000 {
+        record(10);
+        recorder.provider.sweep(drop);
+    }
+    assert_eq!(sizes().last(), Some(&4));
+    record(4_000);
+    assert_eq!(sizes().last(), Some(&64));
+}
+
 /// Faults 135.
 #[test]
 fn threads_that_end_hand_their_chunk_over_and_leave_nothing_behind() {

@@ -14,7 +14,7 @@ use crate::wire::put_text;
 /// Cost: two copies, of the key and of the value. Inlined always: where the kind of the value is known
 /// when compiled, the others cost nothing.
 #[inline(always)]
-pub fn put_attribute(key: &str, value: &Value<'_>, out: &mut Vec<u8>) {
+pub(super) fn put_attribute(key: &str, value: &Value<'_>, out: &mut Vec<u8>) {
     put_key_value(span::ATTRIBUTES, key, value, 0, out);
 }
 

@@ -320,6 +320,13 @@ impl SpanWriter {
     pub fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
+
+    /// Forgets the span, and gives storage beyond so many bytes back.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        self.bytes.truncate(bytes);
+        self.bytes.shrink_to(bytes);
+        (self.len, self.name, self.times) = (0, 0..0, 0);
+    }
 }
 
 /// Writes an attribute of which every length takes one byte, and its copies no call; returns its length.

@@ -3,7 +3,7 @@
 mod fields;
 mod value;
 
-use self::fields::{Pieces, Repeated, unknown};
+use self::fields::{Pieces, Repeated};
 use self::value::{key_value, key_values};
 use super::binary::{put_hex, put_hex_id};
 use super::number::{put_i64, put_u64};
@@ -12,7 +12,7 @@ use crate::field::{
     entity_ref, event, link, request, resource, resource_spans, scope, scope_spans, span, status,
 };
 use crate::view::Malformed;
-use crate::wire::{Fault, Field, Reader};
+use crate::wire::{Fault, Field, Reader, unknown};
 
 /// Appends an export request, given as protobuf wire bytes, as OTLP/JSON.
 ///

@@ -1,11 +1,12 @@
 use arrayvec::ArrayVec;
 
 use super::request::Counts;
+use crate::field::plain_tag::{BOOL, DOUBLE, INT, KEY, STRING, VALUE};
 use crate::field::{
     Len, any_value, array_value, entity_ref, event, key_value, key_value_list, link, request,
     resource, resource_spans, scope, scope_spans, span, status,
 };
-use crate::wire::{self, Expected, Fault, Field, Reader};
+use crate::wire::{self, Expected, Fault, Field, Reader, unknown};
 
 /// Levels of arrays and maps that an attribute's value may have, as `AttributeValueDepthLimit` of
 /// opentelemetry-specification v1.60. A scalar has none, `[]` has one.
@@ -259,16 +260,6 @@ fn status(mut status: Reader<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Accepts a field that the schema doesn't have; refuses one that it has with another wire type.
-#[inline]
-fn unknown(at: usize, field: &Field<'_>, number_max: u32) -> Result<(), Fault> {
-    let number = field.number();
-    if number > number_max {
-        return Ok(());
-    }
-    Err(Fault { offset: at, expected: Expected::WireType { number } })
-}
-
 /// Checks the attribute that `parent` has just read, and those that follow it.
 #[inline(always)]
 fn attributes<'a>(parent: &mut Reader<'a>, field: Len, first: &'a [u8]) -> Result<(), Fault> {
@@ -315,13 +306,6 @@ fn is_plain(key_value: &[u8]) -> bool {
         _ => false,
     }
 }
-
-const KEY: u8 = key_value::KEY.tag() as u8;
-const VALUE: u8 = key_value::VALUE.tag() as u8;
-const STRING: u8 = any_value::STRING_VALUE.tag() as u8;
-const BOOL: u8 = any_value::BOOL_VALUE.tag() as u8;
-const INT: u8 = any_value::INT_VALUE.tag() as u8;
-const DOUBLE: u8 = any_value::DOUBLE_VALUE.tag() as u8;
 
 /// The messages that nest in each other.
 #[derive(Clone, Copy, PartialEq)]

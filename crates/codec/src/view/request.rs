@@ -74,7 +74,7 @@ impl fmt::Debug for Request<'_> {
 /// Source: `message ResourceSpans` in `trace/v1/trace.proto`, opentelemetry-proto v1.11.0.
 #[derive(Clone, Copy)]
 pub struct ResourceSpans<'a> {
-    body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 impl<'a> ResourceSpans<'a> {
@@ -114,7 +114,7 @@ impl fmt::Debug for ResourceSpans<'_> {
 /// Source: `message ScopeSpans` in `trace/v1/trace.proto`, opentelemetry-proto v1.11.0.
 #[derive(Clone, Copy)]
 pub struct ScopeSpans<'a> {
-    body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 impl<'a> ScopeSpans<'a> {

@@ -44,6 +44,14 @@ fn the_defaults_are_those_of_the_specification() {
 }
 
 #[test]
+fn of_entries_of_a_map_with_one_key_the_last_is_kept_however_the_map_was_built() {
+    let twice = |value| Value::Map(vec![("key".into(), Value::Int(1)), ("key".into(), value)]);
+    let once = |value| Value::map([("key", value)]);
+    let nested = cut(Limits::default(), Value::Array(vec![twice(twice(Value::Int(2)))]));
+    assert_eq!(nested, Value::Array(vec![once(once(Value::Int(2)))]));
+}
+
+#[test]
 fn strings_are_cut_in_characters_and_bytes_in_bytes() {
     for (limit, text, kept) in [
         (3, "añé€", "añé"),

@@ -52,6 +52,30 @@ fn every_destination_gets_the_same_spans_in_its_own_form() {
     assert_balanced(&client);
 }
 
+#[test]
+fn a_destination_that_never_answers_fills_no_queue_that_is_bounded_in_spans() {
+    const SPANS: u64 = 20_000;
+    let (_listener, silent) = black_hole();
+    let alive = Collector::start();
+    let batch = BatchConfig { queue_spans_max: Some(2_048), ..small_batches(8 << 20) };
+    let client =
+        alive.client(Protocol::Grpc).destination(otlp(Protocol::Grpc, silent)).batch(batch);
+    let client = client.build().expect("valid");
+    let tracer = client.tracer("fan-out");
+    for span in 0..SPANS {
+        // Of which the silent one has room for 2,000 and the queue, in bytes, for all.
+        tracer.start("a span of half a kilobyte").set_attribute("text", "x".repeat(450));
+        if span % 40 == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let stats = client.stats_of_all();
+    assert_eq!((stats[0].started, stats[0].dropped.total()), (SPANS, 0), "{}", stats[0]);
+    assert!(stats[1].dropped.by(Reason::QueueFull) > SPANS / 2, "{}", stats[1]);
+    assert!(!client.shutdown_blocking(Duration::from_millis(50)).complete);
+    assert_balanced(&client);
+}
+
 /// Faults 94.
 #[test]
 fn a_destination_that_never_answers_holds_up_no_other_and_loses_for_itself_alone() {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use spanwire::{BatchConfig, Client, Diagnostics, Protocol, Reason};
+use spanwire::{BatchConfig, Client, Diagnostics, Overflow, Protocol, Reason};
 use spanwire_receiver::{Accepted, Refusal};
 use tokio::runtime::Builder as Runtimes;
 use tokio::task::LocalSet;
@@ -164,8 +164,8 @@ fn after_the_shutdown_every_call_returns_at_once_and_says_so() {
 #[test]
 fn a_queue_bounded_in_spans_holds_no_more_whatever_the_policy() {
     let (_listener, endpoint) = black_hole();
-    let block = spanwire::Overflow::Block { timeout: Duration::from_millis(20) };
-    for overflow in [spanwire::Overflow::DropNewest, spanwire::Overflow::DropOldest, block] {
+    let block = Overflow::Block { timeout: Duration::from_millis(20) };
+    for overflow in [Overflow::DropNewest, Overflow::DropOldest, block] {
         let batch = BatchConfig {
             queue_spans_max: Some(2_000),
             spans_max: 500,
@@ -182,6 +182,30 @@ fn a_queue_bounded_in_spans_holds_no_more_whatever_the_policy() {
         assert!(client.stats().dropped.by(Reason::QueueFull) > 0, "{overflow:?}");
         assert_balanced(&client);
         assert!(!client.shutdown_blocking(Duration::from_millis(50)).complete);
+        assert_balanced(&client);
+    }
+}
+
+/// Half of it is the sign to take what waits: the bound is no limit to how many pass in a tick.
+#[test]
+fn through_a_queue_bounded_in_spans_many_times_as_many_pass_in_a_tick() {
+    const SPANS: u64 = 20_000;
+    let collector = Collector::start();
+    for overflow in [Overflow::DropNewest, Overflow::DropOldest, Overflow::Block { timeout: LONG }]
+    {
+        let batch =
+            BatchConfig { queue_spans_max: Some(2_048), overflow, ..BatchConfig::default() };
+        let client = collector.client(Protocol::Grpc).batch(batch).build().expect("valid");
+        let tracer = client.tracer("bounded");
+        for span in 0..SPANS {
+            tracer.start("a span of about one hundred bytes").end();
+            if span % 40 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let report = client.flush_blocking(LONG);
+        assert!(report.complete, "{overflow:?}: {report}");
+        assert_eq!(client.stats().exported, SPANS, "{overflow:?}: {}", client.stats());
         assert_balanced(&client);
     }
 }

@@ -36,6 +36,26 @@ fn requests_stay_within_their_limit_and_a_span_beyond_it_travels_alone() {
     assert_balanced(&client);
 }
 
+/// The memory in all is 1 MiB, of which a queue has five eighths.
+#[test]
+fn a_span_larger_than_the_queue_is_lost_for_its_size_and_takes_no_other_along() {
+    let collector = Collector::start();
+    let batch = BatchConfig {
+        memory_bytes_max: 1 << 20,
+        age_max: Duration::from_secs(3600),
+        ..BatchConfig::default()
+    };
+    let client = collector.client(Protocol::Grpc).batch(batch).build().expect("valid");
+    let tracer = client.tracer("large");
+    tracer.start("too large").set_attribute("text", "x".repeat(800 << 10));
+    (0..1_000).for_each(|_| tracer.start("small").end());
+    let report = client.flush_blocking(LONG);
+    assert!(report.complete, "{report}");
+    let stats = client.stats();
+    assert_eq!((stats.exported, stats.dropped.by(Reason::TooLarge)), (1_000, 1), "{stats}");
+    assert_balanced(&client);
+}
+
 /// Faults 99, 104, 108. Pitfall 8.
 #[test]
 fn a_batch_the_collector_finds_too_large_is_split_until_it_passes() {

@@ -2,7 +2,7 @@
 
 use crate::field::Len;
 use crate::json::write::close;
-use crate::wire::{Expected, Fault, Field, Reader};
+use crate::wire::{Fault, Field, Reader};
 
 /// Reads the fields of one message, across the pieces that its parent may have it in.
 ///
@@ -133,14 +133,4 @@ impl<'a> Repeated<'a> {
         out.push(b',');
         Ok(())
     }
-}
-
-/// Accepts a field that the schema doesn't have; refuses one that it has with another wire type.
-#[inline]
-pub(super) fn unknown(at: usize, field: &Field<'_>, number_max: u32) -> Result<(), Fault> {
-    let number = field.number();
-    if number > number_max {
-        return Ok(());
-    }
-    Err(Fault { offset: at, expected: Expected::WireType { number } })
 }

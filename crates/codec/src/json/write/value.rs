@@ -1,13 +1,14 @@
 //! Attributes and their values.
 
 use super::close;
-use super::fields::{Pieces, Repeated, unknown};
+use super::fields::{Pieces, Repeated};
+use crate::field::plain_tag::{BOOL, DOUBLE, INT, KEY, STRING, VALUE};
 use crate::field::{Len, any_value, array_value, key_value, key_value_list};
 use crate::json::binary::put_base64;
 use crate::json::number::{put_f64, put_i64};
 use crate::json::text::put_contents;
 use crate::view::NESTING_MAX;
-use crate::wire::{Expected, Fault, Field, Reader};
+use crate::wire::{Expected, Fault, Field, Reader, unknown};
 
 /// Appends a member with attributes, unless there are none.
 #[inline]
@@ -48,13 +49,6 @@ pub(super) fn key_value(
 /// bytes, and nothing else. A few comparisons, where [`general`] takes many.
 #[inline]
 fn plain(key_value: &[u8]) -> Option<(&[u8], Value<'_>)> {
-    const KEY: u8 = key_value::KEY.tag() as u8;
-    const VALUE: u8 = key_value::VALUE.tag() as u8;
-    const STRING: u8 = any_value::STRING_VALUE.tag() as u8;
-    const BOOL: u8 = any_value::BOOL_VALUE.tag() as u8;
-    const INT: u8 = any_value::INT_VALUE.tag() as u8;
-    const DOUBLE: u8 = any_value::DOUBLE_VALUE.tag() as u8;
-
     let [KEY, key_len @ 0..0x80, rest @ ..] = key_value else { return None };
     let (key, rest) = rest.split_at_checked(usize::from(*key_len))?;
     let [VALUE, len @ 0..0x80, value @ ..] = rest else { return None };
