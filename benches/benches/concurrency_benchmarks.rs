@@ -1,12 +1,13 @@
 //! What becomes of the figures where several threads, or several requests, are at it at once.
 //!
-//! Wall time is what is taken, from the moment at which all threads stand ready to that at which the
-//! last is done, and it is divided by what all of them did. So with perfect scaling the time a span
-//! is halved on two threads and stays there on a machine of two cores, however many threads share
-//! them; where threads get in each other's way it rises again.
+//! Wall time is what is taken, but for `runtime`, from the moment at which all threads stand ready to
+//! that at which the last is done, and it is divided by what all of them did. So with perfect scaling
+//! the time a span is halved on two threads and stays there on a machine of two cores, however many
+//! threads share them; where threads get in each other's way it rises again.
 //!
 //! Threads are spread over the cores and stay where they are put: on a busy machine the system may
-//! well put two of them on one core, and its choice is not what is to be measured.
+//! well put two of them on one core, and its choice is not what is to be measured. Where the system
+//! does not let them, that is said.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -15,7 +16,7 @@ use std::hint::black_box;
 use std::iter;
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, Once, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,14 +24,14 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use crossbeam_queue::ArrayQueue;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler as SdkSampler};
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor};
 use spanwire_batcher::{Bounds, InvalidBounds, Overflow, Queue, Weigh};
 use spanwire_benches::fixtures::{Request, Requests, SCOPE};
-use spanwire_benches::process::stay_on_core;
+use spanwire_benches::process;
 use spanwire_benches::rivals::{self, Discard};
 use spanwire_benches::sink::{self, Kind, Sink, Taken};
 use spanwire_benches::tracers;
-use spanwire_tracer::Sampler;
+use spanwire_tracer::{Sampler, TracedChunk};
 use spanwire_transport::{Body, Encoded, Protocol, Transport, TransportConfig};
 use tokio::runtime::{self, Runtime};
 
@@ -65,7 +66,6 @@ fn main() -> Result<()> {
 fn record_on_threads(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("record_on_threads");
     let requests = Requests::new(SPANS_AT_ONCE);
-    let parent_based = || SdkSampler::ParentBased(Box::new(SdkSampler::AlwaysOn));
     rivals::start_fastrace();
     for threads in [1, 2, 4, 8, 16] {
         group.throughput(Throughput::Elements((threads * SPANS_AT_ONCE) as u64));
@@ -81,22 +81,22 @@ fn record_on_threads(criterion: &mut Criterion) {
         let sweep = || drop(provider.sweep(|slice| drop(black_box(slice))));
         row("spanwire", &|request| request.record(&tracer), &sweep);
 
-        let dropping = rivals::opentelemetry(parent_based(), Discard).tracer(SCOPE);
+        let dropping = rivals::opentelemetry(rivals::default_sampler(), Discard).tracer(SCOPE);
         row(
             "opentelemetry_sdk, spans dropped",
             &|request| request.record_opentelemetry(&dropping),
             &|| {},
         );
 
-        // The default queue, or one that holds what is recorded between two flushes; and batches as
-        // large, so that the processor's thread sleeps meanwhile.
-        let queue = (threads * SPANS_AT_ONCE).max(2_048);
+        // The default queue, or one that holds what is recorded between two flushes, and one more;
+        // batches are as large. So none is full, which would wake the processor's thread meanwhile.
+        let queue = (threads * SPANS_AT_ONCE + 1).max(2_048);
         let batch = BatchConfigBuilder::default()
             .with_max_queue_size(queue)
             .with_max_export_batch_size(queue)
             .build();
         let processor = BatchSpanProcessor::builder(Discard).with_batch_config(batch).build();
-        let provider = rivals::opentelemetry(parent_based(), processor);
+        let provider = rivals::opentelemetry(rivals::default_sampler(), processor);
         let batching = provider.tracer(SCOPE);
         row("opentelemetry_sdk", &|request| request.record_opentelemetry(&batching), &|| {
             provider.force_flush().expect("it drops everything");
@@ -154,6 +154,15 @@ fn on_threads(
     (ROUNDS_OF_WARM_UP..rounds).map(wall).sum()
 }
 
+/// Keeps this thread on a core.
+#[expect(clippy::print_stderr, reason = "what is printed is for who runs the benchmark")]
+fn stay_on_core(index: usize) {
+    static SAID: Once = Once::new();
+    if let Err(error) = process::stay_on_core(index) {
+        SAID.call_once(|| eprintln!("threads run where the system puts them: {error}"));
+    }
+}
+
 /// Where threads wait for each other before the clock starts.
 ///
 /// The last one to arrive lets all go at once. To be woken by it, as from a barrier, would take a
@@ -183,7 +192,7 @@ fn exports_in_flight(criterion: &mut Criterion) -> Result<()> {
     let mut group = criterion.benchmark_group("exports_in_flight");
     let mut sink = Sink::spawn(Kind::OneWorker)?;
     for in_flight in [1, 10, 100] {
-        let sender = Sender::new(&mut sink, in_flight, 100)?;
+        let sender = Sender::new(&mut sink, 1, in_flight, 100)?;
         group.throughput(Throughput::Elements(in_flight as u64));
         group.bench_function(BenchmarkId::new("spanwire", in_flight), |b| {
             b.iter_custom(|count| sender.send(count));
@@ -194,28 +203,37 @@ fn exports_in_flight(criterion: &mut Criterion) -> Result<()> {
     Ok(())
 }
 
-/// Requests of ten spans that a receiver serves, 100 of them in flight over one gRPC connection: small
-/// and many, so that it is tasks that cost the receiver, and not bytes. Time is for each request.
+/// Requests of ten spans that a receiver serves, 100 of them in flight over four gRPC connections:
+/// small and many, so that it is tasks that cost the receiver, and not bytes. What is taken is the CPU
+/// time of the receiver's process, of all its threads, for each request.
 fn served_by(criterion: &mut Criterion) -> Result<()> {
     const IN_FLIGHT: usize = 100;
     let mut group = criterion.benchmark_group("runtime");
     group.throughput(Throughput::Elements(IN_FLIGHT as u64));
     let mut row = |name, kind| {
         let mut sink = Sink::spawn(kind)?;
-        let sender = Sender::new(&mut sink, IN_FLIGHT, 10)?;
-        group.bench_function(name, |b| b.iter_custom(|count| sender.send(count)));
+        let sender = Sender::new(&mut sink, 4, IN_FLIGHT, 10)?;
+        group.bench_function(name, |b| {
+            b.iter_custom(|count| {
+                let mut cpu_time = || sink.cpu_time().expect("the sink answers");
+                let before = cpu_time();
+                sender.send(count);
+                cpu_time() - before
+            });
+        });
         sender.all_arrived(&mut sink)
     };
-    row("spanwire", Kind::Tuned)?;
-    row("tokio's default", Kind::TokioDefault)?;
+    row("spanwire, current_thread", Kind::CurrentThread)?;
+    row("tokio's default, multi_thread", Kind::TokioDefault)?;
     group.finish();
     Ok(())
 }
 
-/// Sends the same request again and again over one connection.
+/// Sends the same request again and again.
 struct Sender {
     runtime: Runtime,
-    transport: Arc<Transport>,
+    /// One for each connection.
+    transports: Vec<Arc<Transport>>,
     encoded: Encoded,
     in_flight: usize,
     before: Taken,
@@ -223,22 +241,24 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(sink: &mut Sink, in_flight: usize, spans: usize) -> Result<Self> {
+    fn new(sink: &mut Sink, connections: usize, in_flight: usize, spans: usize) -> Result<Self> {
         let runtime =
             runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let config = TransportConfig::new(Protocol::Grpc, &sink.grpc_url())?;
-        let transport = Arc::new(Transport::new(&config)?);
+        let transport = || Ok(Arc::new(Transport::new(&config)?));
+        let transports: Vec<_> =
+            iter::repeat_with(transport).take(connections).collect::<Result<_>>()?;
         let body = Body::new([Bytes::from(Requests::new(spans).encoded())], spans);
-        let encoded = runtime.block_on(transport.encode(&body))?;
+        let encoded = runtime.block_on(transports[0].encode(&body))?;
         let before = sink.taken()?;
-        Ok(Self { runtime, transport, encoded, in_flight, before, sent: Cell::new(0) })
+        Ok(Self { runtime, transports, encoded, in_flight, before, sent: Cell::new(0) })
     }
 
     /// The time in which each of the lanes has sent `count` requests, one after the other.
     fn send(&self, count: u64) -> Duration {
         let start = Instant::now();
-        let lane = || {
-            let (transport, encoded) = (self.transport.clone(), self.encoded.clone());
+        let lane = |transport: &Arc<Transport>| {
+            let (transport, encoded) = (transport.clone(), self.encoded.clone());
             self.runtime.spawn(async move {
                 for _ in 0..count {
                     let accepted = transport.send(&encoded).await;
@@ -247,7 +267,8 @@ impl Sender {
                 }
             })
         };
-        let lanes: Vec<_> = (0..self.in_flight).map(|_| lane()).collect();
+        let transports = self.transports.iter().cycle().take(self.in_flight);
+        let lanes: Vec<_> = transports.map(lane).collect();
         for lane in lanes {
             self.runtime.block_on(lane).expect("no panic");
         }
@@ -262,8 +283,11 @@ impl Sender {
     }
 }
 
-/// What threads hand over: as large as a `Bytes`, which is what a chunk of spans is handed over as.
-struct Item([usize; 4]);
+/// What threads hand over: as large as what Spanwire's threads do, a chunk with its scope and the
+/// number of its spans.
+struct Item([usize; WORDS]);
+
+const WORDS: usize = mem::size_of::<TracedChunk>() / mem::size_of::<usize>() + 1;
 
 impl Weigh for Item {
     fn spans(&self) -> usize {
@@ -425,6 +449,8 @@ fn queue(criterion: &mut Criterion) -> Result<()> {
     };
     row("spanwire", &spanwire_queue()?);
     row("mutex", &Locked::default());
+    row("rwlock", &RwLock::new(VecDeque::new()));
+    row("ArrayQueue", &ArrayQueue::new(ITEMS_MAX));
     group.finish();
     Ok(())
 }
@@ -446,7 +472,7 @@ fn pass(
         stay_on_core(producer);
         start_line.wait(0);
         for number in 0..count {
-            let mut item = Item([number; 4]);
+            let mut item = Item([number; WORDS]);
             while let Err(refused) = queue.push(item) {
                 item = refused;
                 thread::yield_now();
@@ -459,7 +485,7 @@ fn pass(
         start_line.wait(0);
         let start = Instant::now();
         while taken < producers * count {
-            match take(queue, &mut |item| sum += item.0[3]) {
+            match take(queue, &mut |item| sum += item.0[WORDS - 1]) {
                 0 => thread::yield_now(),
                 some => taken += some,
             }

@@ -1,8 +1,8 @@
 //! What recording, batching, encoding and reading cost, beside the rivals in the same run.
 //!
-//! Rows of one group do the same work; the ratio between them is the result, not the time. What a row
-//! includes that another leaves out stands with its group. No network, and but for the queues of the
-//! rivals no other thread, is in any of them.
+//! Rows of one group start from the same spans; the ratio between them is the result, not the time.
+//! What a row includes that another leaves out stands with its group. There is no network in any of
+//! them, and no other thread but behind queues.
 //!
 //! `cargo bench -p spanwire-benches --bench cpu_benchmarks [-- FILTER]`
 

@@ -6,7 +6,8 @@
 //! Lost is what the receiver did not get. Clients take turns, round by round.
 //!
 //! - *Exports*: one thread records as fast as it can, and nothing may be lost.
-//! - *Bursts*: the same with default settings, which lose what they cannot hold.
+//! - *Bursts*: the same with default settings, which lose what they cannot hold, and for Spanwire with
+//!   [`Overflow::Block`] too, which waits for room.
 //! - *Steady*: one thread records at an even pace, with default settings, once a millisecond all that
 //!   is due. Waking up so often costs that process 1 or 2 % of a core, whoever the client is. 50,000
 //!   spans a second travel as gRPC with gzip; 300,000 without, which is as much as the rival can send.
@@ -19,7 +20,6 @@
 use std::env;
 use std::error::Error;
 use std::fmt;
-use std::process::Command;
 use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::BatchConfigBuilder;
 use spanwire::Overflow;
+use spanwire_benches::child::this_binary;
 use spanwire_benches::exporters::{self, PATIENCE, Wire};
 use spanwire_benches::fixtures::{ATTRIBUTES, Request, Requests, SCOPE};
 use spanwire_benches::metrics;
@@ -216,7 +217,8 @@ struct Spent {
     cpu: Duration,
     recorded: Duration,
     done: Duration,
-    memory_peak_bytes: u64,
+    /// Where the system tells.
+    memory_peak_bytes: Option<u64>,
     /// Spans, where the client counts them.
     lost: Option<u64>,
 }
@@ -225,8 +227,11 @@ impl fmt::Display for Spent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cpu, recorded, done, memory_peak_bytes, lost } = self;
         let [cpu, recorded, done] = [cpu, recorded, done].map(Duration::as_nanos);
-        write!(f, "{cpu} {recorded} {done} {memory_peak_bytes}")?;
-        lost.map_or(Ok(()), |lost| write!(f, " {lost}"))
+        write!(f, "{cpu} {recorded} {done}")?;
+        [memory_peak_bytes, lost].into_iter().try_for_each(|number| match number {
+            Some(number) => write!(f, " {number}"),
+            None => write!(f, " {UNKNOWN}"),
+        })
     }
 }
 
@@ -234,16 +239,22 @@ impl FromStr for Spent {
     type Err = Box<dyn Error>;
 
     fn from_str(line: &str) -> Result<Self> {
-        let numbers =
-            line.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>();
-        let numbers: Vec<u64> = numbers?;
-        let [cpu, recorded, done, memory_peak_bytes, ref lost @ ..] = numbers[..] else {
+        let number = |word: &str| match word {
+            UNKNOWN => Ok(None),
+            number => number.parse().map(Some),
+        };
+        let numbers = line.split_whitespace().map(number);
+        let numbers: Vec<Option<u64>> = numbers.collect::<std::result::Result<_, _>>()?;
+        let [Some(cpu), Some(recorded), Some(done), memory_peak_bytes, lost] = numbers[..] else {
             return Err(format!("the client answered {line:?}").into());
         };
         let [cpu, recorded, done] = [cpu, recorded, done].map(Duration::from_nanos);
-        Ok(Self { cpu, recorded, done, memory_peak_bytes, lost: lost.first().copied() })
+        Ok(Self { cpu, recorded, done, memory_peak_bytes, lost })
     }
 }
+
+/// In place of a number that nobody tells.
+const UNKNOWN: &str = "-";
 
 /// What is measured, and how often.
 struct Plan {
@@ -320,7 +331,7 @@ struct Figures {
     lost: f64,
     wire_bytes: f64,
     megabits_per_second: f64,
-    memory_peak_mib: f64,
+    memory_peak_mib: Option<f64>,
     /// From a span's end to its arrival; taken where spans come at an even pace.
     delay_p99_millis: Option<f64>,
 }
@@ -332,7 +343,7 @@ impl Row {
 
     fn round(&mut self, sink: &mut Sink) -> Result<()> {
         let before = sink.taken()?;
-        let output = Command::new(env::current_exe()?)
+        let output = this_binary()?
             .args([CLIENT, &self.client.to_string(), &self.wire.to_string()])
             .args([self.load.to_string(), self.wire.url(sink)])
             .output()?;
@@ -346,7 +357,7 @@ impl Row {
         let taken = match spent.lost.or((!may_lose).then_some(0)) {
             // What was not lost by the client's own count is what arrived, no more and no less.
             Some(lost) => sink.taken_since(before, u64::from(spans) - lost)?,
-            None => sink.taken()?.since(before),
+            None => sink.taken_in_all(before)?,
         };
         let delay_p99 = match self.load {
             Load::Burst { .. } => None,
@@ -392,7 +403,7 @@ impl Row {
                 figures.delay_p99_millis.into_iter().for_each(|millis| report("P99 ms", millis));
             }
         }
-        report("MiB", figures.memory_peak_mib);
+        figures.memory_peak_mib.into_iter().for_each(|mib| report("MiB", mib));
     }
 
     /// Median, and the least and the greatest of the rounds where they differ in what is shown.
@@ -426,7 +437,7 @@ impl Figures {
             lost: spans - arrived,
             wire_bytes: wire_bytes / arrived,
             megabits_per_second: wire_bytes * 8.0 / seconds / 1e6,
-            memory_peak_mib: spent.memory_peak_bytes as f64 / f64::from(1 << 20),
+            memory_peak_mib: spent.memory_peak_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)),
             delay_p99_millis: delay_p99.map(|delay| delay.as_secs_f64() * 1e3),
         }
     }
@@ -454,7 +465,7 @@ fn tables(plan: Plan) -> Result<()> {
     println!("\nSpans have {ATTRIBUTES} attributes; median (least–greatest) of {}", plan.rounds);
     println!("\nAn export that loses nothing\n");
     print_bursts(of(Table::Export));
-    println!("\nA burst with default settings\n");
+    println!("\nA burst, with default settings but for Overflow::Block\n");
     print_bursts(of(Table::Burst));
     println!("\nAn even pace with default settings\n");
     print_steady(of(Table::Steady));
@@ -483,7 +494,7 @@ fn print_bursts<'a>(rows: impl Iterator<Item = &'a Row>) {
             row.spread(|one| one.spans_per_second / 1e6, 2),
             row.spread(|one| one.lost, 0),
             row.spread(|one| one.wire_bytes, 0),
-            row.spread(|one| one.memory_peak_mib, 0),
+            row.spread(|one| one.memory_peak_mib.unwrap_or(f64::NAN), 0),
         );
     }
 }
@@ -503,7 +514,7 @@ fn print_steady<'a>(rows: impl Iterator<Item = &'a Row>) {
             row.spread(|one| one.megabits_per_second, 1),
             row.spread(|one| one.lost, 0),
             row.spread(|one| one.delay_p99_millis.unwrap_or(f64::NAN), 1),
-            row.spread(|one| one.memory_peak_mib, 0),
+            row.spread(|one| one.memory_peak_mib.unwrap_or(f64::NAN), 0),
         );
     }
 }

@@ -1,23 +1,24 @@
 //! What it costs to copy, to share and to reuse spans.
 //!
-//! Rows of one group do the same work; what each includes stands with its group. The heap itself,
-//! bytes and allocations, is measured by the `heap` binary, whose allocator counts and is slow by it.
+//! Rows of one group start from the same spans; what each includes stands with its group. The heap
+//! itself, bytes and allocations, is measured by the `heap` binary, whose allocator counts and is slow
+//! by it.
 //!
 //! `cargo bench -p spanwire-benches --bench memory_benchmarks [-- FILTER]`
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use opentelemetry::KeyValue;
-use spanwire_benches::fixtures::{Mix, Requests, SCOPE, SERVICE};
-use spanwire_benches::metrics;
-use spanwire_benches::reuse::{ReusedSpan, SPANS_AT_ONCE, context, fresh};
-use spanwire_codec::encode::{self, EncodedResource, EncodedScope};
-use spanwire_codec::{split, view};
-use spanwire_model::{Attributes, Resource, Scope, SpanContext};
+use spanwire_benches::fixtures::{Envelope, Mix, Requests};
+use spanwire_benches::reuse::{
+    ReusedSpan, SPANS_AT_ONCE, context, fresh, fresh_batches, pooled_batches,
+};
+use spanwire_codec::{encode, split, view};
+use spanwire_model::Attributes;
 use spanwire_pool::{ChunkPool, ChunkSettings, ObjectPool};
 
 fn main() {
@@ -29,12 +30,9 @@ fn main() {
     span_deep_clone(&mut criterion);
     span_shared_clone(&mut criterion);
     object_pool(&mut criterion);
+    pooled_spans(&mut criterion);
     zero_copy(&mut criterion);
     criterion.final_summary();
-    // Not where `cargo test` only tries whether the rows run.
-    if std::env::args().any(|argument| argument == "--bench") {
-        pooled_spans();
-    }
 }
 
 /// A copy of a finished span with so many attributes, and the end of that copy. In each five of them
@@ -116,6 +114,17 @@ fn object_pool(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Spans as in [`object_pool`], a batch of [`SPANS_AT_ONCE`] in use at a time, again and again.
+fn pooled_spans(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pooled_spans");
+    group.throughput(Throughput::Elements(SPANS_AT_ONCE as u64));
+    let mut batch = pooled_batches();
+    group.bench_function("spanwire, pooled", |b| b.iter(&mut batch));
+    let mut batch = fresh_batches();
+    group.bench_function("spanwire, fresh", |b| b.iter(&mut batch));
+    group.finish();
+}
+
 /// The spans of an encoded request of 1,000, cut into ten requests of 100: each one's header, and its
 /// spans as a slice of what is there or as a copy in one buffer of the right size.
 fn zero_copy(criterion: &mut Criterion) {
@@ -126,23 +135,15 @@ fn zero_copy(criterion: &mut Criterion) {
     let mut spans = Vec::new();
     encode::put_batch(&Mix::new(1_000).model(), &mut spans);
     let spans = Bytes::from(spans);
-    let mut resource = Resource::default();
-    resource.attributes.set("service.name", SERVICE);
-    let resource = EncodedResource::new(&resource);
-    let scope = EncodedScope::new(&Scope::new(SCOPE));
-    let header_len = |bytes| resource.request_len(scope.field_len(bytes)) - bytes;
-    let put_header = |bytes, out: &mut BytesMut| {
-        resource.put_header(scope.field_len(bytes), out);
-        scope.put_header(bytes, out);
-    };
+    let envelope = Envelope::new();
 
     let sliced = |spans: &Bytes| {
         let mut rest = spans.clone();
         let mut requests = Vec::with_capacity(10);
         while !rest.is_empty() {
             let batch = rest.split_to(split::prefix(&rest, SPANS_OF_BATCH, usize::MAX).bytes);
-            let mut header = BytesMut::with_capacity(header_len(batch.len()));
-            put_header(batch.len(), &mut header);
+            let mut header = BytesMut::with_capacity(envelope.header_len(batch.len()));
+            envelope.put_header(batch.len(), &mut header);
             requests.push([header.freeze(), batch]);
         }
         requests
@@ -153,8 +154,9 @@ fn zero_copy(criterion: &mut Criterion) {
         while !rest.is_empty() {
             let batch;
             (batch, rest) = rest.split_at(split::prefix(rest, SPANS_OF_BATCH, usize::MAX).bytes);
-            let mut request = BytesMut::with_capacity(header_len(batch.len()) + batch.len());
-            put_header(batch.len(), &mut request);
+            let len = envelope.header_len(batch.len()) + batch.len();
+            let mut request = BytesMut::with_capacity(len);
+            envelope.put_header(batch.len(), &mut request);
             request.extend_from_slice(batch);
             requests.push(request.freeze());
         }
@@ -168,45 +170,4 @@ fn zero_copy(criterion: &mut Criterion) {
     group.bench_function("spanwire, sliced", |b| b.iter(|| sliced(black_box(&spans))));
     group.bench_function("copied", |b| b.iter(|| copied(black_box(&spans))));
     group.finish();
-}
-
-/// A million spans as in [`object_pool`], a batch of [`SPANS_AT_ONCE`] in use at a time: the least of
-/// five runs each, in turns.
-fn pooled_spans() {
-    const SPANS: u64 = 1_000_000;
-    const RUNS: usize = 5;
-
-    let (mut pooled, mut new) = (Duration::MAX, Duration::MAX);
-    let contexts: Vec<SpanContext> = (1..=SPANS_AT_ONCE as u64).filter_map(context).collect();
-    for _ in 0..RUNS {
-        let pool = ObjectPool::<ReusedSpan>::new(SPANS_AT_ONCE);
-        let mut batch = Vec::with_capacity(SPANS_AT_ONCE);
-        pooled = pooled.min(timed(|| {
-            for _ in 0..SPANS / SPANS_AT_ONCE as u64 {
-                batch.extend(black_box(&contexts).iter().map(|context| {
-                    let mut span = pool.take();
-                    span.fill(context.clone());
-                    span
-                }));
-                black_box(&mut batch).clear();
-            }
-        }));
-        let mut batch = Vec::with_capacity(SPANS_AT_ONCE);
-        new = new.min(timed(|| {
-            for _ in 0..SPANS / SPANS_AT_ONCE as u64 {
-                batch.extend(black_box(&contexts).iter().cloned().map(fresh));
-                black_box(&mut batch).clear();
-            }
-        }));
-    }
-    for (function, time) in [("spanwire, pooled", pooled), ("spanwire, fresh", new)] {
-        let millis = time.as_secs_f64() * 1e3;
-        metrics::report("pooled_spans", function, &SPANS.to_string(), "ms", millis);
-    }
-}
-
-fn timed(work: impl FnOnce()) -> Duration {
-    let start = Instant::now();
-    work();
-    start.elapsed()
 }

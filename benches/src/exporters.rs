@@ -66,8 +66,8 @@ pub fn spanwire(wire: Wire, url: String) -> Builder {
         Wire::HttpJson => (Protocol::HttpJson, Compression::None),
         Wire::GrpcGzip => (Protocol::Grpc, Compression::Gzip),
     };
-    // `opentelemetry-otlp` detects nothing here either.
-    let builder = Client::builder().service_name(SERVICE).detect_resource(false);
+    // `opentelemetry-otlp` detects nothing here either, and has no settings from the environment.
+    let builder = Client::builder().environment(false).detect_resource(false).service_name(SERVICE);
     builder.endpoint(url).protocol(protocol).compression(compression)
 }
 

@@ -5,9 +5,13 @@
 
 mod mix;
 
+use std::hint::black_box;
+
+use bytes::BufMut;
 use spanwire_codec::encode::{self, EncodedResource, EncodedScope};
+use spanwire_codec::view;
 use spanwire_model as model;
-use spanwire_tracer::{SpanKind, Tracer};
+use spanwire_tracer::{Span, SpanKind, Tracer};
 
 #[cfg(feature = "rivals")]
 pub(crate) use self::mix::{Fact, Place, Sample};
@@ -79,7 +83,9 @@ impl Requests {
     /// One export request with all the spans.
     #[must_use]
     pub fn encoded(&self) -> Vec<u8> {
-        encoded(&self.model())
+        let mut spans = Vec::new();
+        encode::put_batch(&self.model(), &mut spans);
+        request(&spans)
     }
 }
 
@@ -118,19 +124,70 @@ impl Request {
     }
 }
 
-/// One export request with these spans.
-fn encoded(finished: &[model::Span]) -> Vec<u8> {
-    let mut resource = model::Resource::default();
-    resource.attributes.set("service.name", SERVICE);
-    let resource = EncodedResource::new(&resource);
-    let scope = EncodedScope::new(&model::Scope::new(SCOPE));
-    let mut spans = Vec::new();
-    encode::put_batch(finished, &mut spans);
-    let mut request = Vec::new();
-    resource.put_header(scope.field_len(spans.len()), &mut request);
-    scope.put_header(spans.len(), &mut request);
-    request.extend_from_slice(&spans);
+/// A sampled span of five attributes, three strings, an integer and a boolean, that is open.
+#[inline]
+pub fn checkout(tracer: &Tracer) -> Span {
+    let mut span = tracer.start(black_box("checkout"));
+    span.set_attribute("http.request.method", black_box("POST"));
+    span.set_attribute("http.route", black_box("/api/v1/orders/{id}/checkout"));
+    span.set_attribute("user.id", black_box("user-7f3a9c"));
+    span.set_attribute("cart.items", black_box(3));
+    span.set_attribute("user.member", black_box(true));
+    span
+}
+
+/// What goes before framed spans to make an export request of them: the service, and the scope.
+#[derive(Debug)]
+pub struct Envelope {
+    resource: EncodedResource,
+    scope: EncodedScope,
+}
+
+impl Envelope {
+    /// That of all fixtures.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut resource = model::Resource::default();
+        resource.attributes.set("service.name", SERVICE);
+        let scope = EncodedScope::new(&model::Scope::new(SCOPE));
+        Self { resource: EncodedResource::new(&resource), scope }
+    }
+
+    /// Length of the header for so many bytes of framed spans.
+    #[must_use]
+    pub fn header_len(&self, spans_bytes: usize) -> usize {
+        self.resource.request_len(self.scope.field_len(spans_bytes)) - spans_bytes
+    }
+
+    /// Appends that header.
+    pub fn put_header(&self, spans_bytes: usize, out: &mut impl BufMut) {
+        self.resource.put_header(self.scope.field_len(spans_bytes), out);
+        self.scope.put_header(spans_bytes, out);
+    }
+}
+
+impl Default for Envelope {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One export request with these framed spans.
+#[must_use]
+pub fn request(framed: &[u8]) -> Vec<u8> {
+    let envelope = Envelope::new();
+    let mut request = Vec::with_capacity(envelope.header_len(framed.len()) + framed.len());
+    envelope.put_header(framed.len(), &mut request);
+    request.extend_from_slice(framed);
     request
+}
+
+/// Each span of a request.
+pub fn spans<'a>(request: &view::Request<'a>) -> impl Iterator<Item = view::Span<'a>> {
+    request
+        .resource_spans()
+        .flat_map(|resource_spans| resource_spans.scope_spans())
+        .flat_map(|scope_spans| scope_spans.spans())
 }
 
 pub(crate) const DURATION_NANOS: u64 = 1_234_567;

@@ -7,9 +7,9 @@ use std::hint::black_box;
 
 use spanwire_codec::encode;
 use spanwire_codec::view::Request;
-use spanwire_tracer::Sampler;
+use spanwire_tracer::{Sampler, Tracer};
 
-use crate::fixtures::{Requests, SCOPE};
+use crate::fixtures::{Requests, SCOPE, checkout, spans};
 use crate::tracers;
 
 /// A path, set up and ready to be taken.
@@ -33,16 +33,57 @@ impl HotPath {
     }
 }
 
-/// Names of all paths, in the order of the goals they stand for.
-pub const NAMES: [&str; 7] = [
-    "span_without_attributes",
-    "span_with_5_attributes",
-    "span_not_sampled",
-    "encode_1000_spans",
-    "read_1000_spans: framing",
-    "read_1000_spans: check",
-    "read_1000_spans: name and ids",
+/// All paths, in the order of the goals they stand for, with what sets each up.
+const PATHS: [(&str, SetUp); 7] = [
+    ("span_without_attributes", |name| {
+        record(name, Sampler::default(), |tracer| tracer.start(black_box("checkout")).end())
+    }),
+    ("span_with_5_attributes", |name| {
+        record(name, Sampler::default(), |tracer| checkout(tracer).end())
+    }),
+    ("span_not_sampled", |name| {
+        record(name, Sampler::AlwaysOff, |tracer| {
+            let span = tracer.start(black_box("checkout"));
+            // A span that nobody looks at might not be made at all.
+            black_box(&span);
+            span.end();
+        })
+    }),
+    ("encode_1000_spans", |name| {
+        let spans = Requests::new(1_000).model();
+        let mut out = Vec::new();
+        HotPath::new(name, 1_000, move || {
+            out.clear();
+            encode::put_batch(black_box(&spans), &mut out);
+            black_box(&out);
+        })
+    }),
+    ("read_1000_spans: framing", |name| {
+        read(name, |request| {
+            black_box(request.spans());
+        })
+    }),
+    ("read_1000_spans: check", |name| {
+        read(name, |request| {
+            black_box(spans(request).filter(|span| span.check().is_ok()).count());
+        })
+    }),
+    ("read_1000_spans: name and ids", |name| {
+        read(name, |request| {
+            for span in spans(request) {
+                let head = span.head();
+                black_box((head.name, head.trace_id, head.span_id, head.parent_span_id));
+            }
+        })
+    }),
 ];
+
+type SetUp = fn(&'static str) -> HotPath;
+
+/// Names of all paths.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    PATHS.into_iter().map(|(name, _)| name)
+}
 
 /// Sets up the path of this name.
 ///
@@ -53,53 +94,12 @@ pub const NAMES: [&str; 7] = [
 /// ```
 #[must_use]
 pub fn by_name(name: &str) -> Option<HotPath> {
-    let name = *NAMES.iter().find(|known| **known == name)?;
-    Some(match name {
-        "span_without_attributes" => record(name, Sampler::default(), |tracer| {
-            tracer.start(black_box("checkout")).end();
-        }),
-        "span_with_5_attributes" => record(name, Sampler::default(), |tracer| {
-            let mut span = tracer.start(black_box("checkout"));
-            span.set_attribute("http.request.method", black_box("POST"));
-            span.set_attribute("http.route", black_box("/api/v1/orders/{id}/checkout"));
-            span.set_attribute("user.id", black_box("user-7f3a9c"));
-            span.set_attribute("cart.items", black_box(3));
-            span.set_attribute("user.member", black_box(true));
-        }),
-        "span_not_sampled" => record(name, Sampler::AlwaysOff, |tracer| {
-            tracer.start(black_box("checkout")).end();
-        }),
-        "encode_1000_spans" => {
-            let spans = Requests::new(1_000).model();
-            let mut out = Vec::new();
-            HotPath::new(name, 1_000, move || {
-                out.clear();
-                encode::put_batch(black_box(&spans), &mut out);
-                black_box(&out);
-            })
-        }
-        "read_1000_spans: framing" => read(name, |request| {
-            black_box(request.spans());
-        }),
-        "read_1000_spans: check" => read(name, |request| {
-            black_box(spans(request).filter(|span| span.check().is_ok()).count());
-        }),
-        "read_1000_spans: name and ids" => read(name, |request| {
-            for span in spans(request) {
-                let head = span.head();
-                black_box((head.name, head.trace_id, head.span_id, head.parent_span_id));
-            }
-        }),
-        _ => return None,
-    })
+    let (name, set_up) = PATHS.into_iter().find(|(known, _)| *known == name)?;
+    Some(set_up(name))
 }
 
 /// A thousand spans, one after the other.
-fn record(
-    name: &'static str,
-    sampler: Sampler,
-    one: impl Fn(&spanwire_tracer::Tracer) + 'static,
-) -> HotPath {
+fn record(name: &'static str, sampler: Sampler, one: impl Fn(&Tracer) + 'static) -> HotPath {
     let provider = tracers::spanwire(sampler);
     let tracer = provider.tracer(SCOPE);
     HotPath::new(name, 1_000, move || {
@@ -115,12 +115,4 @@ fn read(name: &'static str, look: impl Fn(&Request<'_>) + 'static) -> HotPath {
     HotPath::new(name, 1_000, move || {
         look(&Request::parse(black_box(&bytes)).expect("encoded here"));
     })
-}
-
-/// Each span of a request.
-pub fn spans<'a>(request: &Request<'a>) -> impl Iterator<Item = spanwire_codec::view::Span<'a>> {
-    request
-        .resource_spans()
-        .flat_map(|resource_spans| resource_spans.scope_spans())
-        .flat_map(|scope_spans| scope_spans.spans())
 }

@@ -14,12 +14,16 @@
 //!
 //! and in `src/bin/`: `heap` counts bytes and allocations, `hot_paths` takes one path at a time.
 //!
-//! `cargo bench -p spanwire-benches` runs all of them.
+//! `cargo bench -p spanwire-benches` runs the suites; the binaries are run by name. `cargo xtask
+//! bench` runs the suites and `heap`, and puts their figures into one report.
 //!
 //! # Guarantees
 //!
 //! - A fixture has the same content on the wire whoever encodes it.
-//! - Rivals run in their fastest form that loses nothing, and what that form is stands beside it.
+//! - Rivals run in their fastest form that loses nothing, and what that form is stands beside it. Where
+//!   what is measured is a client with its default settings, as in bursts, it has those, and what it
+//!   loses is a figure of its own.
+//! - Nobody is configured by `OTEL_*` variables of the environment.
 //!
 //! # Example
 //!
@@ -33,6 +37,7 @@
 //! # Ok::<(), spanwire_codec::view::Malformed>(())
 //! ```
 
+pub mod child;
 pub mod exporters;
 pub mod fixtures;
 pub mod hot_paths;

@@ -1,7 +1,9 @@
 //! A span of the model that is filled again and again, with a pool and without.
 
+use std::hint::black_box;
+
 use spanwire_model::{self as model, Event, KeyValue, Span, SpanContext, Text};
-use spanwire_pool::Reset;
+use spanwire_pool::{ObjectPool, Reset};
 
 /// Spans in use at a time: as many as a batch holds.
 pub const SPANS_AT_ONCE: usize = 1_000;
@@ -46,6 +48,31 @@ pub fn fresh(context: SpanContext) -> Span {
     span
 }
 
+/// What takes a batch of [`SPANS_AT_ONCE`] spans from a pool, fills them and gives them back, each
+/// time it is called.
+pub fn pooled_batches() -> impl FnMut() {
+    let pool = ObjectPool::<ReusedSpan>::new(SPANS_AT_ONCE);
+    batches(move |context| {
+        let mut span = pool.take();
+        span.fill(context);
+        span
+    })
+}
+
+/// What makes as many new spans, fills them and frees them, each time it is called.
+pub fn fresh_batches() -> impl FnMut() {
+    batches(fresh)
+}
+
+fn batches<T>(span: impl Fn(SpanContext) -> T) -> impl FnMut() {
+    let contexts: Vec<SpanContext> = (1..=SPANS_AT_ONCE as u64).filter_map(context).collect();
+    let mut batch = Vec::with_capacity(SPANS_AT_ONCE);
+    move || {
+        batch.extend(black_box(&contexts).iter().cloned().map(&span));
+        black_box(&mut batch).clear();
+    }
+}
+
 /// A context for such a span; its ids are the number.
 #[must_use]
 pub fn context(number: u64) -> Option<SpanContext> {
@@ -86,8 +113,6 @@ fn fill(span: &mut Span) {
 
 #[cfg(test)]
 mod tests {
-    use spanwire_pool::ObjectPool;
-
     use super::*;
 
     #[test]

@@ -1,105 +1,11 @@
 //! The other tracing clients: tracers whose finished spans go nowhere, and those that send them.
 
-mod exporter;
-mod mix;
-mod requests;
-mod spans;
+mod fastrace;
+mod opentelemetry;
 
-use std::hint::black_box;
-use std::time::Duration;
-
-use fastrace::collector::{Config, Reporter, SpanRecord};
-use opentelemetry::Context;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{
-    self as sdk, SdkTracerProvider, SpanData, SpanExporter, SpanProcessor,
+pub use self::fastrace::start_fastrace;
+#[cfg(test)]
+pub(crate) use self::opentelemetry::Keep;
+pub use self::opentelemetry::{
+    AttributesGiven, Discard, OpenTelemetry, default_sampler, opentelemetry, resource,
 };
-
-pub use self::exporter::OpenTelemetry;
-pub use self::spans::resource;
-
-/// `opentelemetry_sdk` with this processor.
-#[must_use]
-pub fn opentelemetry(
-    sampler: sdk::Sampler,
-    processor: impl SpanProcessor + 'static,
-) -> SdkTracerProvider {
-    SdkTracerProvider::builder().with_sampler(sampler).with_span_processor(processor).build()
-}
-
-/// Drops each span: as a processor where it ends, as an exporter on the batch processor's thread.
-#[derive(Debug)]
-pub struct Discard;
-
-impl SpanExporter for Discard {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        drop(black_box(batch));
-        Ok(())
-    }
-}
-
-impl SpanProcessor for Discard {
-    fn on_start(&self, _span: &mut sdk::Span, _context: &Context) {}
-
-    fn on_end(&self, span: SpanData) {
-        drop(black_box(span));
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-}
-
-/// Starts fastrace's collector thread, which assembles the spans and drops them.
-pub fn start_fastrace() {
-    fastrace::set_reporter(DropRecords, Config::default());
-}
-
-struct DropRecords;
-
-impl Reporter for DropRecords {
-    fn report(&mut self, spans: Vec<SpanRecord>) {
-        drop(black_box(spans));
-    }
-}
-
-#[cfg(test)]
-pub(crate) use keep::Keep;
-
-#[cfg(test)]
-mod keep {
-    use std::sync::mpsc::{Receiver, Sender, channel};
-
-    use super::*;
-
-    /// Keeps each span for a test to look at.
-    #[derive(Debug)]
-    pub(crate) struct Keep(Sender<SpanData>);
-
-    impl Keep {
-        pub(crate) fn new() -> (Self, Receiver<SpanData>) {
-            let (sender, spans) = channel();
-            (Self(sender), spans)
-        }
-    }
-
-    impl SpanProcessor for Keep {
-        fn on_start(&self, _span: &mut sdk::Span, _context: &Context) {}
-
-        fn on_end(&self, span: SpanData) {
-            self.0.send(span).expect("the test still looks");
-        }
-
-        fn force_flush(&self) -> OTelSdkResult {
-            Ok(())
-        }
-
-        fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
-            Ok(())
-        }
-    }
-}

@@ -5,10 +5,9 @@
 use std::env;
 use std::fmt;
 use std::future;
-use std::io::{self, BufRead, BufReader, Write as _};
+use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -18,8 +17,9 @@ use spanwire_codec::view::Request;
 use spanwire_receiver::{Accepted, Received, Receiver};
 use tokio::runtime::{self, Runtime};
 
-use crate::hot_paths;
-use crate::process::unix_nanos;
+use crate::child::Child;
+use crate::fixtures;
+use crate::process::{cpu_time, unix_nanos};
 
 /// The first argument of a process that is to be a sink; the second is its [`Kind`].
 pub const ARGUMENT: &str = "--sink";
@@ -33,12 +33,12 @@ pub enum Kind {
     Timing,
     /// Tokio's own choice: a worker for each core, and every setting at its default.
     TokioDefault,
-    /// What `spanwire-runtime` makes of a receiver's runtime.
-    Tuned,
+    /// What `spanwire-runtime` advises for a receiver: no thread but the one that it was given.
+    CurrentThread,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::OneWorker, Self::Timing, Self::TokioDefault, Self::Tuned];
+    const ALL: [Self; 4] = [Self::OneWorker, Self::Timing, Self::TokioDefault, Self::CurrentThread];
 
     fn runtime(self) -> io::Result<Runtime> {
         match self {
@@ -46,7 +46,7 @@ impl Kind {
                 runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
             }
             Self::TokioDefault => Runtime::new(),
-            Self::Tuned => spanwire_runtime::Builder::multi_thread().build(),
+            Self::CurrentThread => spanwire_runtime::Builder::current_thread().build(),
         }
     }
 }
@@ -57,7 +57,7 @@ impl fmt::Display for Kind {
             Self::OneWorker => "one-worker",
             Self::Timing => "timing",
             Self::TokioDefault => "tokio-default",
-            Self::Tuned => "tuned",
+            Self::CurrentThread => "current-thread",
         })
     }
 }
@@ -75,8 +75,6 @@ impl FromStr for Kind {
 #[derive(Debug)]
 pub struct Sink {
     child: Child,
-    ask: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
     grpc: SocketAddr,
     http: SocketAddr,
 }
@@ -111,16 +109,9 @@ impl Sink {
     ///
     /// When this binary cannot be run again, or the child says something else than its addresses.
     pub fn spawn(kind: Kind) -> io::Result<Self> {
-        let mut child = Command::new(env::current_exe()?)
-            .args([ARGUMENT, &kind.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let piped = child.stdin.take().zip(child.stdout.take());
-        let (ask, answers) = piped.ok_or_else(|| io::Error::other("pipes were asked for"))?;
-        let mut answers = BufReader::new(answers);
-        let [grpc, http] = numbers(&mut answers)?;
-        Ok(Self { child, ask: Some(ask), answers, grpc, http })
+        let mut child = Child::spawn(&[ARGUMENT, &kind.to_string()])?;
+        let [grpc, http] = words(&child.answer()?)?;
+        Ok(Self { child, grpc, http })
     }
 
     /// Base URL for OTLP/gRPC.
@@ -166,38 +157,54 @@ impl Sink {
         }
     }
 
+    /// What it has accepted since `before`, when the caller does not know how much that is but
+    /// nothing more is on its way: two answers, one after the other, agree.
+    ///
+    /// # Errors
+    ///
+    /// When the child is gone.
+    pub fn taken_in_all(&mut self, before: Taken) -> io::Result<Taken> {
+        let mut last = self.taken()?;
+        loop {
+            thread::sleep(Duration::from_millis(10));
+            let now = self.taken()?;
+            if now == last {
+                return Ok(now.since(before));
+            }
+            last = now;
+        }
+    }
+
     /// 99 of 100 spans that came since the last question were accepted within so much time after
     /// they had ended. Every 16th span is looked at, by the time of day, which both processes have
     /// from the same machine.
     ///
     /// # Errors
     ///
-    /// When it is not a sink of [`Kind::Timing`], no span came, or the child is gone.
+    /// When it is not a sink of [`Kind::Timing`], no span came, spans came before they had ended, or
+    /// the child is gone.
     pub fn delay_p99(&mut self) -> io::Result<Duration> {
         let [nanos] = self.ask(DELAY)?;
         Ok(Duration::from_nanos(nanos))
     }
 
+    /// CPU time of all its threads so far.
+    ///
+    /// # Errors
+    ///
+    /// When the child is gone.
+    pub fn cpu_time(&mut self) -> io::Result<Duration> {
+        let [nanos] = self.ask(CPU)?;
+        Ok(Duration::from_nanos(nanos))
+    }
+
     fn ask<const N: usize>(&mut self, question: &str) -> io::Result<[u64; N]> {
-        if let Some(ask) = &mut self.ask {
-            writeln!(ask, "{question}")?;
-        }
-        numbers(&mut self.answers)
+        words(&self.child.ask(question)?)
     }
 }
 
-impl Drop for Sink {
-    fn drop(&mut self) {
-        // The end of its input ends it; a child that is gone already is no matter.
-        self.ask = None;
-        let _gone = self.child.wait();
-    }
-}
-
-/// Reads one line of words.
-fn numbers<T: std::str::FromStr, const N: usize>(from: &mut impl BufRead) -> io::Result<[T; N]> {
-    let mut line = String::new();
-    from.read_line(&mut line)?;
+/// The words of a line.
+fn words<T: FromStr, const N: usize>(line: &str) -> io::Result<[T; N]> {
     let words: Option<Vec<T>> = line.split_whitespace().map(|word| word.parse().ok()).collect();
     words
         .and_then(|words| words.try_into().ok())
@@ -206,6 +213,7 @@ fn numbers<T: std::str::FromStr, const N: usize>(from: &mut impl BufRead) -> io:
 
 const TAKEN: &str = "taken";
 const DELAY: &str = "delay";
+const CPU: &str = "cpu";
 
 /// Serves until the input ends, if this process was started as a sink; otherwise returns at once
 /// with `false`. To be called first in `main`.
@@ -240,38 +248,49 @@ fn serve(runtime: &Runtime, delays: Option<Arc<Delays>>) -> io::Result<()> {
     let addresses = receiver.grpc_address().zip(receiver.http_address());
     let (grpc, http) = addresses.ok_or_else(|| io::Error::other("both were bound"))?;
     println!("{grpc} {http}");
+    // On a thread of its own: a runtime of the current thread only works within `block_on`.
+    let answering = runtime.spawn_blocking(move || answer(&receiver, delays.as_deref()));
+    runtime.block_on(answering).map_err(io::Error::other)?
+}
+
+#[expect(clippy::print_stdout, reason = "its output is how it talks to its parent")]
+fn answer(receiver: &Receiver, delays: Option<&Delays>) -> io::Result<()> {
     for question in io::stdin().lines() {
-        if question? == DELAY {
-            let p99 = delays.as_ref().and_then(|delays| delays.p99());
-            println!("{}", p99.map_or_else(|| "none".to_owned(), |nanos| nanos.to_string()));
-            continue;
+        match question?.as_str() {
+            DELAY => match delays.and_then(Delays::p99) {
+                Some(nanos) => println!("{nanos}"),
+                None => println!("none"),
+            },
+            CPU => println!("{}", cpu_time().as_nanos()),
+            TAKEN => {
+                let stats = receiver.stats();
+                let all = [stats.grpc, stats.http];
+                let spans: u64 = all.iter().map(|one| one.spans_accepted).sum();
+                let wire_bytes: u64 = all.iter().map(|one| one.wire_bytes).sum();
+                let requests: u64 = all.iter().map(|one| one.requests_accepted).sum();
+                println!("{spans} {wire_bytes} {requests}");
+            }
+            other => return Err(io::Error::other(format!("asked for {other:?}"))),
         }
-        let stats = receiver.stats();
-        let all = [stats.grpc, stats.http];
-        let spans: u64 = all.iter().map(|one| one.spans_accepted).sum();
-        let wire_bytes: u64 = all.iter().map(|one| one.wire_bytes).sum();
-        let requests: u64 = all.iter().map(|one| one.requests_accepted).sum();
-        println!("{spans} {wire_bytes} {requests}");
     }
     Ok(())
 }
 
-/// Nanoseconds from the end of spans to their arrival.
+/// Nanoseconds from the end of spans to their arrival; less than nothing if the clocks disagree.
 #[derive(Debug, Default)]
-struct Delays(Mutex<Vec<u64>>);
+struct Delays(Mutex<Vec<i64>>);
 
 impl Delays {
     fn take(&self, request: &[u8]) {
         let now = unix_nanos();
-        // The receiver has checked it; nothing is taken of what it let through and is none.
-        let Ok(request) = Request::parse(request) else { return };
+        let request = Request::parse(request).expect("the receiver has checked it");
         let mut delays = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let some = hot_paths::spans(&request).step_by(16);
-        delays.extend(some.map(|span| now.saturating_sub(span.end_time_unix_nano())));
+        let some = fixtures::spans(&request).step_by(16);
+        delays.extend(some.map(|span| now.wrapping_sub(span.end_time_unix_nano()) as i64));
     }
 
     /// Of those since the last call.
-    fn p99(&self) -> Option<u64> {
+    fn p99(&self) -> Option<i64> {
         let mut delays = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let rank = (delays.len() * 99).div_ceil(100).checked_sub(1)?;
         Some(*delays.select_nth_unstable(rank).1)

@@ -6,29 +6,30 @@
 //!
 //! # Guarantees
 //!
-//! - A figure comes from this run. What was not measured reads `not measured`, and a run of all suites
-//!   that lacks a figure fails.
+//! - A figure comes from this run, except those of optimised builds: they are `cargo xtask pgo`'s, at
+//!   the same commit without changes, and are headed so.
+//! - What was not measured reads `not measured`. A run without a filter that lacks a figure fails, and
+//!   so does one that has no figure, or none to compare.
 //! - A ratio is taken within each round; rows whose rounds lie far apart are marked and never left out.
 //! - A program that fails makes the command fail, once the rest has its report.
 //! - What looks worse than the baseline is measured again before it counts.
-//! - `--baseline` fails exactly if a figure of ours is worse by more than the threshold and no round of
-//!   now is as good as any of then, with the machine's own shift taken out. Its verdicts are as good as
-//!   the machine is quiet; `bench --instructions` does not depend on it.
+//! - `--baseline` fails if a figure of ours is worse by more than the threshold and beyond the noise,
+//!   with the machine's own shift taken out, or is no longer there. Its verdicts are as good as the
+//!   machine is quiet; `bench --instructions` does not depend on it.
+//! - `--save` keeps a run without problems only.
 #![expect(clippy::print_stdout, reason = "the table of goals is what the command is for")]
 
 mod baseline;
 mod catalogue;
 mod collect;
-mod figures;
-mod machine;
+pub(crate) mod figures;
+pub(crate) mod machine;
 mod report;
 mod run;
 mod suite;
 mod verdict;
 
-use std::env;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum as _};
@@ -39,13 +40,18 @@ use figures::Name;
 use machine::Machine;
 use report::{Compared, Report};
 use run::{Plan, Ran};
-use suite::{Length, Suite};
+use suite::{Length, Program, Suite};
 
 use crate::shell;
 
 /// Runs the benchmarks beside their rivals and writes one report.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask bench", no_binary_name = true)]
+#[command(
+    name = "cargo xtask bench",
+    no_binary_name = true,
+    after_help = "With --instructions, and --save or nothing beside it, instructions and allocations \
+                  of the hot paths are counted and compared, which no other work on the machine moves."
+)]
 struct Arguments {
     /// Only this suite
     suite: Option<Suite>,
@@ -62,7 +68,10 @@ struct Arguments {
     #[arg(long, value_name = "NAME", value_parser = file_name)]
     baseline: Option<String>,
     /// By how many percent a figure may be worse than its baseline
-    #[arg(long, value_name = "PERCENT", default_value_t = 10.0, requires = "baseline")]
+    #[arg(
+        long, value_name = "PERCENT", default_value_t = 10.0, value_parser = percent,
+        requires = "baseline"
+    )]
     threshold: f64,
 }
 
@@ -73,6 +82,20 @@ fn file_name(name: &str) -> Result<String, String> {
         return Err("letters, digits, and -_. within".to_owned());
     }
     Ok(name.to_owned())
+}
+
+/// The bench target of a suite, if it has one that criterion runs.
+pub(crate) fn criterion_target(suite: &str) -> Option<&'static str> {
+    let suite = Suite::from_str(suite, false).ok()?;
+    suite.programs().iter().find_map(|program| match program {
+        Program::Criterion(target) => Some(*target),
+        _ => None,
+    })
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse().ok().filter(|percent: &f64| percent.is_finite() && *percent >= 0.0);
+    percent.ok_or_else(|| "a number of percent from 0 on".to_owned())
 }
 
 /// Runs the command with these arguments.
@@ -96,8 +119,10 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
 
 /// Runs, reports, compares and saves; returns why the command should fail all the same.
 fn bench(arguments: &Arguments) -> Result<Vec<String>, String> {
+    possible(arguments)?;
     let root = shell::root()?;
-    let folder = target(&root).join("bench");
+    let target = shell::target(&root);
+    let folder = target.join("bench");
     let baselines = folder.join("baselines");
     // Before minutes are spent on a run.
     let baseline =
@@ -112,10 +137,12 @@ fn bench(arguments: &Arguments) -> Result<Vec<String>, String> {
         root,
     };
     let mut ran = plan.run()?;
-    if arguments.suite.is_none() {
-        let commit = machine.commit.split(' ').next().unwrap_or_default();
-        collect::builds(&target(&plan.root).join("pgo/figures.json"), commit, &mut ran.figures)?;
-    }
+    let builds_date = match arguments.suite {
+        None => {
+            collect::builds(&target.join("pgo/figures.json"), &machine.commit, &mut ran.figures)?
+        }
+        Some(_) => None,
+    };
     let sections = sections(arguments, &ran);
     let command = command(arguments);
     let then = baseline.as_ref().zip(arguments.baseline.as_deref());
@@ -130,6 +157,7 @@ fn bench(arguments: &Arguments) -> Result<Vec<String>, String> {
     let report = Report {
         machine: &machine,
         waited: ran.waited(),
+        builds_date,
         command: &command,
         method: method(&plan, &ran),
         sections: sections
@@ -148,11 +176,30 @@ fn bench(arguments: &Arguments) -> Result<Vec<String>, String> {
     }
     written.iter().for_each(|path| println!("{}", path.display()));
 
+    let mut problems = problems(arguments, &ran, &report);
     if let Some(name) = &arguments.save {
-        let baseline = Baseline::new(command.clone(), arguments.quick, machine.clone(), &ran);
-        println!("{}", baseline.save(&baselines, name)?.display());
+        if problems.is_empty() {
+            let baseline = Baseline::new(command.clone(), arguments.quick, machine.clone(), &ran);
+            println!("{}", baseline.save(&baselines, name)?.display());
+        } else {
+            problems.push(format!("nothing is kept as {name:?}"));
+        }
     }
-    Ok(problems(arguments, &ran, &report))
+    Ok(problems)
+}
+
+/// Refuses what clap cannot: arguments that make no sense together.
+fn possible(arguments: &Arguments) -> Result<(), String> {
+    let Arguments { suite, filter, save, baseline, .. } = arguments;
+    if let Some(suite) = suite.filter(|_| filter.is_some())
+        && !suite.programs().iter().any(|program| program.takes_filter())
+    {
+        return Err(format!("no program of the suite {suite} takes a filter"));
+    }
+    if save.is_some() && save == baseline {
+        return Err("--save would write over what --baseline compares with".to_owned());
+    }
+    Ok(())
 }
 
 /// What of the catalogue this run is about.
@@ -163,6 +210,9 @@ fn sections(arguments: &Arguments, ran: &Ran) -> Vec<Section> {
     if arguments.filter.is_some() {
         for section in &mut sections {
             section.rows.retain(|row| ran.figures.spread(&row.figure).is_some());
+            for row in &mut section.rows {
+                row.rivals.retain(|rival| ran.figures.spread(&rival.name).is_some());
+            }
         }
     }
     sections
@@ -181,22 +231,30 @@ fn compare<'a>(
         let measured = name.unit != figures::NS_EACH && name.group != figures::BUILDS;
         measured && (name.is_ours() || sections.iter().any(row))
     };
-    // Of a part of the suites, only what that part measures can be missing.
-    let part = |name: &Name| arguments.suite.is_none() || ran.figures.spread(name).is_some();
-    let threshold = arguments.threshold / 100.0;
+    let program = |name: &Name| {
+        let of = |section: &&Section| section.rows.iter().any(|row| row.figure.group == name.group);
+        sections.iter().find(of)?.suite
+    };
+    let lengths_differ = then.quick != arguments.quick;
+    // Only what is measured again can be missing; exports of another length are other figures.
+    let expected = |name: &Name| match arguments.filter {
+        Some(_) => false,
+        None => arguments.suite.is_none() && !lengths_differ || program(name).is_some(),
+    };
+    let part = |name: &Name| expected(name) || ran.figures.spread(name).is_some();
     let comparison = baseline::compare(
         Side { figures: &then.figures(), arithmetic_ns: &then.arithmetic_ns },
         Side { figures: &ran.figures, arithmetic_ns: &ran.arithmetic_ns },
-        threshold,
+        arguments.threshold / 100.0,
         |name| ours(name) && part(name),
+        program,
     );
-    let lengths_differ = then.quick != arguments.quick;
     Compared {
         baseline: name,
         then,
         now_waited: ran.waited(),
         lengths_differ,
-        threshold,
+        threshold_percent: arguments.threshold,
         comparison,
     }
 }
@@ -214,11 +272,12 @@ fn suspected(compared: &Compared<'_>, sections: &[Section]) -> Vec<Suite> {
 /// Why the command should fail although it came to its end.
 fn problems(arguments: &Arguments, ran: &Ran, report: &Report<'_>) -> Vec<String> {
     let mut problems: Vec<String> = ran.failures.iter().map(ToString::to_string).collect();
-    if arguments.suite.is_none() {
-        // Optimised builds are another command's.
+    if ran.figures.iter().next().is_none() {
+        problems.push("no figure was measured".to_owned());
+    }
+    if arguments.filter.is_none() {
         let missing = report.not_measured().into_iter();
-        let missing = missing.filter(|line| line.row.figure.group != figures::BUILDS);
-        problems.extend(missing.map(|line| format!("not measured: {}", line.row.figure)));
+        problems.extend(missing.map(|name| format!("not measured: {name}")));
     }
     if let Some(Compared { comparison, .. }) = &report.comparison {
         let names: Vec<String> =
@@ -226,13 +285,13 @@ fn problems(arguments: &Arguments, ran: &Ran, report: &Report<'_>) -> Vec<String
         if !names.is_empty() {
             problems.push(format!("worse than the baseline: {}", names.join("; ")));
         }
+        if comparison.compared == 0 {
+            problems.push("no figure of the baseline was measured again".to_owned());
+        }
+        let gone = comparison.gone.iter();
+        problems.extend(gone.map(|name| format!("in the baseline, and not measured: {name}")));
     }
     problems
-}
-
-/// Where cargo builds, and where what is measured is kept.
-fn target(root: &Path) -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder))
 }
 
 fn command(arguments: &Arguments) -> String {
@@ -259,9 +318,10 @@ fn method(plan: &Plan, ran: &Ran) -> String {
         suites if suites.is_empty() => String::new(),
         suites => format!("; as many again of {}, where a figure looked worse", suites.join(", ")),
     };
+    let load_rounds = Program::Load.rounds(&plan.length);
     format!(
         "{rounds} rounds, each program once in each{again}; criterion: {:.2} s to warm up, {:.2} s and \
-         {samples} samples a row and round; load: {} s a round; {:.0} min {:.0} s in all",
+         {samples} samples a row and round; load: {load_rounds} × {} s; {:.0} min {:.0} s in all",
         warm_up.as_secs_f64(),
         measurement.as_secs_f64(),
         load.as_secs(),
@@ -272,6 +332,8 @@ fn method(plan: &Plan, ran: &Ran) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn parse(line: &str) -> Result<Arguments, clap::Error> {
@@ -300,9 +362,78 @@ mod tests {
             "--save -x",
             "--baseline",
             "--threshold 5",
+            "--baseline main --threshold NaN",
+            "--baseline main --threshold inf",
+            "--baseline main --threshold -5",
             "cpu memory",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
+        for line in ["export --filter x", "load --filter x", "--save main --baseline main"] {
+            assert!(possible(&parse(line).expect("well formed")).is_err(), "{line}");
+        }
+        for line in ["memory --filter x", "--save main --baseline v1"] {
+            assert_eq!(possible(&parse(line).expect("well formed")), Ok(()), "{line}");
+        }
+    }
+
+    /// What is wrong with a run of these arguments that measured this figure, the baseline another.
+    fn problems_of(line: &str, then: Option<&Name>, now: Option<&Name>) -> Vec<String> {
+        let arguments = parse(line).expect("well formed");
+        let ran = |name: Option<&Name>| {
+            let mut ran = Ran::default();
+            name.into_iter().for_each(|name| ran.figures.enter(0, name.clone(), 100.0));
+            ran
+        };
+        let machine = Machine::read(Path::new(env!("CARGO_MANIFEST_DIR")));
+        let then = then.map(|then| {
+            Baseline::new(String::new(), arguments.quick, machine.clone(), &ran(Some(then)))
+        });
+        let ran = ran(now);
+        let sections = sections(&arguments, &ran);
+        let lines = |section| (section, verdict::lines(section, &ran.figures));
+        let compared = |then| compare(then, "main", &arguments, &ran, &sections);
+        let report = Report {
+            machine: &machine,
+            waited: None,
+            builds_date: None,
+            command: "",
+            method: String::new(),
+            sections: sections.iter().map(lines).collect(),
+            others: Vec::new(),
+            figures: &ran.figures,
+            failures: &[],
+            comparison: then.as_ref().map(compared),
+        };
+        problems(&arguments, &ran, &report)
+    }
+
+    #[test]
+    fn a_run_that_measured_nothing_fails() {
+        let one = Name::new("span", "spanwire", "5", figures::NS);
+        assert_eq!(problems_of("cpu --filter typo", None, None), ["no figure was measured"]);
+        assert_eq!(problems_of("cpu --filter span/5", None, Some(&one)), [""; 0]);
+        let missing = problems_of("cpu", None, Some(&one));
+        assert!(missing.contains(&"not measured: trace_id/spanwire".to_owned()), "{missing:?}");
+        assert!(!missing.contains(&"not measured: span/spanwire/5".to_owned()), "{missing:?}");
+    }
+
+    #[test]
+    fn a_comparison_of_nothing_and_one_of_less_than_was_kept_fail() {
+        let [kept, other] =
+            ["5", "10"].map(|value| Name::new("span", "spanwire", value, figures::NS));
+        let filtered = |filter: &str, now| {
+            problems_of(&format!("cpu --filter {filter} --baseline main"), Some(&kept), Some(now))
+        };
+        let nothing = "no figure of the baseline was measured again";
+        assert_eq!(filtered("span/10", &other), [nothing]);
+        assert_eq!(filtered("span/5", &kept), [""; 0]);
+        let gone = "in the baseline, and not measured: span/spanwire/5".to_owned();
+        for line in ["cpu --baseline main", "--baseline main"] {
+            let problems = problems_of(line, Some(&kept), Some(&other));
+            assert!(problems.contains(&gone), "{line}: {problems:?}");
+        }
+        let problems = problems_of("memory --baseline main", Some(&kept), Some(&other));
+        assert!(!problems.contains(&gone), "another suite's: {problems:?}");
     }
 }

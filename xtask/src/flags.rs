@@ -2,9 +2,11 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fmt;
 use std::process::Command;
 
-/// The caller's flags for the compiler.
+/// The caller's flags for the compiler, out of the environment. Flags in cargo's configuration files are
+/// not among them, and count no more once these are given to a cargo, be they none.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Flags(Vec<String>);
 
@@ -35,6 +37,12 @@ impl Flags {
     fn with(&self, own: &[String]) -> String {
         let all: Vec<&str> = self.0.iter().chain(own).map(String::as_str).collect();
         all.join(&SEPARATOR.to_string())
+    }
+}
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(" "))
     }
 }
 

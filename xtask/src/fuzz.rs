@@ -12,6 +12,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::shell::{self, failed, root, succeed};
+
 /// The version that the commands below are written for.
 const CARGO_FUZZ: &str = "0.13.2";
 
@@ -28,10 +30,12 @@ const MEMORY_MIB_MAX: u32 = 2048;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let outcome = Options::parse(arguments, &root).and_then(|options| match options.seed_corpus {
-        true => seed_corpus(&root),
-        false => Fuzz::prepare(root)?.run(&options),
+    let outcome = root().and_then(|root| {
+        let options = Options::parse(arguments, &root)?;
+        match options.seed_corpus {
+            true => seed_corpus(&root),
+            false => Fuzz::prepare(root)?.run(&options),
+        }
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,7 +82,7 @@ impl Options {
 /// The targets by their files, in order of their names.
 fn targets(root: &Path) -> Result<Vec<String>, String> {
     let folder = root.join("fuzz/fuzz_targets");
-    let entries = fs::read_dir(&folder).map_err(|error| failed(&folder, error))?;
+    let entries = fs::read_dir(&folder).map_err(|error| failed(&folder, &error))?;
     let mut targets: Vec<String> = entries
         .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_str()?.to_owned()))
         .collect();
@@ -95,6 +99,8 @@ fn seed_corpus(root: &Path) -> Result<(), String> {
 struct Fuzz {
     root: PathBuf,
     cargo_fuzz: PathBuf,
+    /// Of the builds, the logs and the inputs that were found.
+    folder: PathBuf,
 }
 
 /// How a target ended.
@@ -108,10 +114,11 @@ struct Outcome {
 impl Fuzz {
     /// Finds `cargo-fuzz`, or installs it below `target`.
     fn prepare(root: PathBuf) -> Result<Self, String> {
-        let root = root.canonicalize().map_err(|error| failed(&root, error))?;
+        let target = shell::target(&root);
         // A folder for each version, so that a new one is installed wherever the old one is.
-        let tools = root.join("target/tools").join(format!("cargo-fuzz-{CARGO_FUZZ}"));
-        let fuzz = Self { cargo_fuzz: tools.join("bin/cargo-fuzz"), root };
+        let tools = target.join("tools").join(format!("cargo-fuzz-{CARGO_FUZZ}"));
+        let (cargo_fuzz, folder) = (tools.join("bin/cargo-fuzz"), target.join("fuzz"));
+        let fuzz = Self { root, cargo_fuzz, folder };
         if !fuzz.cargo_fuzz.exists() {
             eprintln!("installing cargo-fuzz {CARGO_FUZZ} into {}", tools.display());
             let arguments = ["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ];
@@ -140,11 +147,10 @@ impl Fuzz {
 
     /// Runs one target, whose output goes to a file; a line of progress now and then.
     fn target(&self, target: &str, seconds: u64) -> Result<Outcome, String> {
-        let folder = self.root.join("target/fuzz");
-        let found = folder.join("corpus").join(target);
-        fs::create_dir_all(&found).map_err(|error| failed(&found, error))?;
-        let log_path = folder.join(format!("{target}.log"));
-        let log = File::create(&log_path).map_err(|error| failed(&log_path, error))?;
+        let found = self.folder.join("corpus").join(target);
+        shell::create_folder(&found)?;
+        let log_path = self.folder.join(format!("{target}.log"));
+        let log = File::create(&log_path).map_err(|error| failed(&log_path, &error))?;
         let mut command = self.command("run");
         command.arg(target).arg(&found).arg(self.root.join("fuzz/corpus").join(target)).arg("--");
         command.args([
@@ -159,10 +165,10 @@ impl Fuzz {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .map_err(|error| failed(&self.cargo_fuzz, error))?;
+            .map_err(|error| failed(&self.cargo_fuzz, &error))?;
         let mut next_line = PROGRESS;
         let status = loop {
-            let ended = child.try_wait().map_err(|error| failed(&self.cargo_fuzz, error))?;
+            let ended = child.try_wait().map_err(|error| failed(&self.cargo_fuzz, &error))?;
             if let Some(status) = ended {
                 break status;
             }
@@ -191,7 +197,7 @@ impl Fuzz {
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(&self.cargo_fuzz);
         command.args(["fuzz", name, "--fuzz-dir"]).arg(self.root.join("fuzz"));
-        command.arg("--target-dir").arg(self.root.join("target/fuzz"));
+        command.arg("--target-dir").arg(&self.folder);
         command.env("RUSTC_BOOTSTRAP", "1").current_dir(self.root.join("fuzz"));
         command
     }
@@ -207,19 +213,6 @@ fn progress(log: &Path) -> (String, String) {
     let words: Vec<&str> = line.unwrap_or("#0").split_whitespace().collect();
     let edges = words.iter().position(|word| *word == "cov:").and_then(|at| words.get(at + 1));
     (words[0].trim_start_matches('#').to_owned(), edges.unwrap_or(&"0").to_string())
-}
-
-fn succeed(command: &mut Command) -> Result<(), String> {
-    let program = PathBuf::from(command.get_program());
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{} ended with {status}", program.display())),
-        Err(error) => Err(failed(&program, error)),
-    }
-}
-
-fn failed(what: &Path, error: std::io::Error) -> String {
-    format!("{}: {error}", what.display())
 }
 
 #[cfg(test)]

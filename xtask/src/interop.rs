@@ -14,10 +14,10 @@ mod document;
 mod ours;
 mod peers;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -29,16 +29,25 @@ use compare::Comparison;
 use ours::Collector;
 use peers::{Language, Peers};
 
+use crate::shell;
+
 /// Spans of one case.
 const SPANS: u64 = 1000;
 
 /// Less than their mean size as our client encodes them, and more than it is compressed.
 const SPAN_BYTES_MIN: u64 = 500;
 
-/// Runs every case whose description contains the first argument, or all.
+/// Runs every case whose description contains the argument, or all.
 pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
-    let filter = arguments.first().map(|filter| filter.to_string_lossy()).unwrap_or_default();
-    let peers = match Peers::install(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..")) {
+    let filter = match arguments {
+        [] => Cow::default(),
+        [filter] => filter.to_string_lossy(),
+        _ => {
+            eprintln!("interop: {arguments:?} are too many: cargo xtask interop [FILTER]");
+            return ExitCode::FAILURE;
+        }
+    };
+    let peers = match shell::root().and_then(|root| Peers::install(&root)) {
         Ok(peers) => peers,
         Err(error) => {
             eprintln!("interop: cannot install the peers: {error}");
@@ -268,7 +277,7 @@ impl Row {
             Ok(comparison) => {
                 let verdict = match case.direction {
                     _ if comparison.is_exact() => "equal",
-                    Way::InThrough(_) if comparison.wrong.is_empty() => "accounted for",
+                    Way::InThrough(_) if comparison.is_accounted_for() => "accounted for",
                     _ => "DIFFERENT",
                 };
                 let Comparison { sent, received, repeated, missing, mut wrong, .. } = comparison;

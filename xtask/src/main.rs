@@ -7,6 +7,7 @@ mod flags;
 mod fuzz;
 mod instructions;
 mod interop;
+mod loom;
 mod pgo;
 mod profile;
 mod shell;
@@ -29,7 +30,7 @@ cargo xtask COMMAND
                    turns: target/pgo; --quick takes fewer rounds and portable builds only
                    (needs llvm-tools)
   profile BENCH    where a hot path or a suite spends its time: --flamegraph, --perf, --cachegrind
-  load             spans at a fixed rate to any OTLP receiver, by default to one of its own: answers,
+  load             spans at a fixed rate to an OTLP receiver, by default to one of its own: answers,
                    throughput, the receiver's CPU and memory, lost spans; --help has the options
   export           CPU a span of whole exports, beside opentelemetry-otlp, receiver apart
   interop [FILTER] spans to and from the OTLP exporters and sinks of other languages, field by field
@@ -47,32 +48,15 @@ fn main() -> ExitCode {
         Some("bench") if instructions::is_asked_for(&rest) => return instructions::run(&rest),
         Some("bench") => return bench::run(&rest),
         Some("export") => {
-            cargo(&["bench", "-p", "spanwire-benches", "--bench", "export_cpu"], &rest)
+            cargo(&["bench", "-p", "spanwire-benches", "--bench", "export_cpu", "--"], &rest)
         }
         Some("load") => cargo(&["run", "--release", "-p", "spanwire-load", "--"], &rest),
         Some("fuzz") => return fuzz::run(&rest),
         Some("pgo") => return pgo::run(&rest),
         Some("profile") => return profile::run(&rest),
         Some("interop") => return interop::run(&rest),
-        Some("loom") => {
-            // Apart from the ordinary build, which would be thrown away for its flag.
-            let mut loom = cargo(
-                &[
-                    "test",
-                    "-p",
-                    "spanwire-pool",
-                    "--lib",
-                    "--release",
-                    "--target-dir",
-                    "target/loom",
-                    "ledger",
-                ],
-                &rest,
-            );
-            loom.env("RUSTFLAGS", "--cfg loom");
-            loom
-        }
-        Some("ci") => {
+        Some("loom") => return loom::run(&rest),
+        Some("ci") if rest.is_empty() => {
             let mut ci = Command::new("bash");
             ci.arg(".ci/run");
             ci

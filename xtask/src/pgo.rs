@@ -10,14 +10,16 @@
 //!
 //! - A gain is the median of ratios within each round, with the least and the greatest beside it;
 //!   where these lie on both sides of nothing, it says `no gain`.
-//! - The flags of `RUSTFLAGS` and `CARGO_ENCODED_RUSTFLAGS` are in every build. As always where
-//!   either is set, flags in cargo's configuration files are not.
+//! - The flags of `RUSTFLAGS` and `CARGO_ENCODED_RUSTFLAGS` are in every build. Flags in cargo's
+//!   configuration files are in none, whether or not these are set.
 //! - Training that wrote no profile, or an empty one, is an error.
 #![expect(clippy::print_stdout, reason = "the gains are what the command is for")]
 
 mod build;
 mod gains;
 mod profile_data;
+
+pub(crate) use self::gains::ASKED_PERCENT;
 
 use std::ffi::OsString;
 use std::fs;
@@ -28,6 +30,7 @@ use std::time::Instant;
 use self::build::{Build, Variant};
 use self::gains::{Figures, Run};
 use self::profile_data::ProfileData;
+use crate::bench::machine::Machine;
 use crate::shell::{self, failed, output, root, succeed};
 
 /// Rounds in which each build runs once.
@@ -65,7 +68,7 @@ impl Pgo {
         let root = root()?;
         let folder = shell::target(&root).join("pgo");
         let build = Build::new(&root, &folder)?;
-        let profile_data = ProfileData::find(&build.rustc)?;
+        let profile_data = ProfileData::find(&root, &build.rustc)?;
         // Each variant, the instrumented build, training, measuring and the artefacts.
         let steps = Steps { done: 0, count: variants.len() + 4, start: Instant::now() };
         Self { root, folder, build, profile_data, steps }.all(variants, rounds)
@@ -85,7 +88,7 @@ impl Pgo {
         }
         self.steps.next(&format!("measuring {} builds, {rounds} rounds in turns", programs.len()));
         let figures = measure(&programs, rounds)?;
-        let run = Run::here(&self.root, &self.build.rustc, rounds);
+        let run = Run { machine: Machine::read(&self.root), rounds };
         let [json, markdown] = ["figures.json", "report.md"].map(|name| self.folder.join(name));
         shell::write(&json, figures.to_json(&run))?;
         let report = figures.report(&run);

@@ -16,8 +16,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use serde_json::Value;
-
+use crate::bench;
 use crate::flags::Flags;
 use crate::shell::{self, failed, output, root, succeed};
 
@@ -99,9 +98,8 @@ impl Options {
     }
 
     /// The bench target of the suite, if it is one.
-    fn suite(&self) -> Option<String> {
-        let suites = ["cpu", "memory", "network", "concurrency", "e2e"];
-        suites.contains(&self.bench.as_str()).then(|| format!("{}_benchmarks", self.bench))
+    fn suite(&self) -> Option<&'static str> {
+        bench::criterion_target(&self.bench)
     }
 
     /// What its files are called.
@@ -138,6 +136,12 @@ impl Profile {
             }
         }
         let program = self.build(options)?;
+        if let Some(filter) = &options.filter {
+            let listed = output(Command::new(&program).args(["--bench", "--list", filter]))?;
+            if !lists_any(&listed) {
+                return Err(format!("no benchmark of {} matches {filter:?}", options.bench));
+            }
+        }
         let work = |seconds: &str| -> Vec<String> {
             let words = match options.suite() {
                 Some(_) => vec!["--bench", "--profile-time", seconds],
@@ -167,7 +171,7 @@ impl Profile {
             Some(suite) => {
                 let arguments = ["bench", "--no-run", "--locked", "-p", "spanwire-benches"];
                 let mut build = super::cargo(&arguments, &[]);
-                build.args(["--bench", &suite]);
+                build.args(["--bench", suite]);
                 build
             }
             None => {
@@ -178,18 +182,12 @@ impl Profile {
                 build
             }
         };
-        build.args(["--message-format", "json-render-diagnostics"]);
         build.arg("--target-dir").arg(self.folder.join("build")).current_dir(&self.root);
         Flags::of_caller()?.give(&mut build, &["-Cforce-frame-pointers=yes".to_owned()]);
         eprintln!("building {} with frame pointers", options.bench);
-        let built = build.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-        let built = built.map_err(|error| format!("cannot run cargo: {error}"))?;
-        if !built.status.success() {
-            return Err(format!("the build ended with {}", built.status));
-        }
-        let messages = String::from_utf8_lossy(&built.stdout);
-        let wanted = options.suite().unwrap_or_else(|| "hot_paths".to_owned());
-        executable(&messages, &wanted).ok_or_else(|| format!("cargo built no {wanted}"))
+        let wanted = options.suite().unwrap_or("hot_paths");
+        let mut built = shell::executables(&mut build)?;
+        built.remove(wanted).ok_or_else(|| format!("cargo built no {wanted}"))
     }
 
     /// Samples the stacks of the program and of its children.
@@ -274,6 +272,11 @@ impl Profile {
     }
 }
 
+/// Whether criterion's list names a benchmark.
+fn lists_any(listed: &str) -> bool {
+    listed.lines().any(|line| line.ends_with(": benchmark"))
+}
+
 fn require(program: &str, install: &str) -> Result<(), String> {
     if shell::exists(program) {
         return Ok(());
@@ -296,13 +299,6 @@ fn into_file(command: &mut Command, path: &Path) -> Result<(), String> {
     succeed(command.stdin(Stdio::null()).stdout(file))
 }
 
-/// The path of a built program out of cargo's messages.
-fn executable(messages: &str, name: &str) -> Option<PathBuf> {
-    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut artefacts = messages.filter(|message| message["target"]["name"] == name);
-    artefacts.find_map(|message| message["executable"].as_str().map(PathBuf::from))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,7 +311,7 @@ mod tests {
     fn a_bench_has_one_tool_and_a_suite_may_have_a_filter() {
         let options = parse(&["cpu", "--perf", "span/5"]).expect("a suite");
         assert_eq!(options.tool, Tool::Perf);
-        assert_eq!(options.suite().as_deref(), Some("cpu_benchmarks"));
+        assert_eq!(options.suite(), Some("cpu_benchmarks"));
         assert_eq!(options.file_name(), "cpu-span_5");
 
         let options = parse(&["read_1000_spans: check"]).expect("a hot path");
@@ -334,15 +330,8 @@ mod tests {
     }
 
     #[test]
-    fn the_program_is_found_among_all_that_cargo_built() {
-        let messages = concat!(
-            r#"{"reason":"compiler-artifact","target":{"name":"spanwire"},"executable":null}"#,
-            "\nnot JSON\n",
-            r#"{"reason":"compiler-artifact","target":{"name":"hot_paths"},"executable":null}"#,
-            "\n",
-            r#"{"reason":"compiler-artifact","target":{"name":"hot_paths"},"executable":"/a/b"}"#,
-        );
-        assert_eq!(executable(messages, "hot_paths"), Some(PathBuf::from("/a/b")));
-        assert_eq!(executable(messages, "spanwire"), None);
+    fn a_filter_that_matches_nothing_lists_nothing() {
+        assert!(lists_any("encode_1000_spans/spanwire: benchmark\n"));
+        assert!(!lists_any("") && !lists_any("compressed to 4 bytes\n"));
     }
 }

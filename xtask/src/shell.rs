@@ -1,10 +1,13 @@
 //! Programs run from the workspace's root, with errors that say which one failed and how.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use serde_json::Value;
 
 /// Folder of the workspace.
 pub(crate) fn root() -> Result<PathBuf, String> {
@@ -12,7 +15,8 @@ pub(crate) fn root() -> Result<PathBuf, String> {
     root.canonicalize().map_err(|error| failed(&root, &error))
 }
 
-/// Folder of what is built, as cargo itself finds it.
+/// Folder of what is built and measured: that of `CARGO_TARGET_DIR`, else `target`, whatever cargo's
+/// configuration files say.
 pub(crate) fn target(root: &Path) -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |own| root.join(own))
 }
@@ -37,6 +41,28 @@ pub(crate) fn output(command: &mut Command) -> Result<String, String> {
         return Err(format!("{program} ended with {}:\n{}", output.status, tail(&errors)));
     }
     String::from_utf8(output.stdout).map_err(|_| format!("{program} printed something but text"))
+}
+
+/// The executables that a cargo command builds, by target; its progress shows on the terminal.
+pub(crate) fn executables(cargo: &mut Command) -> Result<BTreeMap<String, PathBuf>, String> {
+    let program = named(cargo);
+    cargo.args(["--message-format", "json-render-diagnostics"]);
+    let built = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let built = built.map_err(|error| format!("cannot run {program}: {error}"))?;
+    match built.status.success() {
+        true => Ok(executables_in(&String::from_utf8_lossy(&built.stdout))),
+        false => Err(format!("the build ended with {}", built.status)),
+    }
+}
+
+/// Those that cargo's messages name.
+fn executables_in(messages: &str) -> BTreeMap<String, PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let executables = messages.filter_map(|message| {
+        let target = message["target"]["name"].as_str()?;
+        Some((target.to_owned(), message["executable"].as_str()?.into()))
+    });
+    executables.collect()
 }
 
 /// Whether there is such a program on the `PATH`.
@@ -84,6 +110,17 @@ mod tests {
         let error = output(Command::new("sh").args(["-c", "echo broken >&2; exit 3"]));
         let error = error.expect_err("it ends with 3");
         assert!(error.contains("`sh -c") && error.contains("3:\nbroken"), "{error}");
+    }
+
+    #[test]
+    fn executables_are_found_among_all_that_cargo_built() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"name":"spanwire"},"executable":null}"#,
+            "\nnot JSON\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"hot_paths"},"executable":"/a/b"}"#,
+        );
+        let expected = [("hot_paths".to_owned(), PathBuf::from("/a/b"))];
+        assert_eq!(executables_in(messages), BTreeMap::from(expected));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Finished spans until a batch of them is complete.
 
-use std::sync::mpsc::{Sender, channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,16 +14,17 @@ use opentelemetry_sdk::trace::{
 use spanwire_batcher::{Batch, Batcher, Bounds, Limits, Overflow, Queue, Split, Strategy, Weigh};
 use spanwire_benches::fixtures::Requests;
 use spanwire_codec::{encode, split, view};
-use spanwire_pool::{ChunkPool, ChunkSettings, ChunkWriter, Slice};
+use spanwire_pool::{Chunk, ChunkPool, ChunkSettings, ChunkWriter, Slice};
 
 /// So many finished spans of eight attributes, handed over one by one where they end, until the
 /// exporter's side has a batch of all of them.
 ///
 /// | row | what a span goes through |
 /// | --- | --- |
-/// | spanwire | an encoded span is copied into its thread's chunk; full chunks go through the queue into the batcher |
-/// | opentelemetry_sdk | the batch processor's channel, and its thread's vector; waking that thread is part of it |
+/// | spanwire | copied, encoded, into a chunk; chunks go through the queue to the batcher on its thread |
+/// | opentelemetry_sdk | the batch processor's channel, and its thread's vector |
 ///
+/// In either row waking that thread is included, and being woken by the batch that it hands back.
 /// Making the spans and dropping the batch is not timed.
 pub(crate) fn all(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("batch");
@@ -32,7 +35,7 @@ pub(crate) fn all(criterion: &mut Criterion) {
         let mut encoded = Vec::new();
         encode::put_batch(&requests.model(), &mut encoded);
         let spans = framed(&encoded);
-        let mut hand_over = HandOver::new(count);
+        let hand_over = HandOver::new(count);
         group.bench_function(BenchmarkId::new("spanwire", count), |b| {
             b.iter_custom(|batches| {
                 let batch = || {
@@ -92,52 +95,114 @@ fn framed(encoded: &[u8]) -> Vec<&[u8]> {
     spans
 }
 
-/// What lies between the end of a span and a batch, as the client puts it together.
+/// What lies between the end of a span and a batch.
+///
+/// The pieces are the client's, and so is the order they come in: pool, queue, batcher. Around them,
+/// the client's exporter is a task that a Tokio runtime wakes, and its chunks and slices name the scope
+/// of their spans; here a thread parks, and there is one scope.
 struct HandOver {
     pool: ChunkPool,
-    queue: Queue<Item>,
-    batcher: Batcher<Item>,
+    queue: Arc<Queue<Queued>>,
+    /// `None` once it is joined.
+    consumer: Option<JoinHandle<()>>,
+    batches: Receiver<Batch<Item>>,
 }
+
+/// Bytes in the queue at which the consumer is woken while spans still come: a quarter of the largest
+/// request, as in the client.
+const WAKE_BYTES: usize = 1 << 20;
 
 impl HandOver {
     fn new(spans_max: usize) -> Self {
-        let bounds = Bounds::new(1_024, 64 << 20).expect("neither is zero");
-        let limits = Limits::new(spans_max, 64 << 20, Duration::from_secs(1));
-        let limits = limits.expect("neither is zero");
-        Self {
-            pool: ChunkPool::new(ChunkSettings::default()),
-            queue: Queue::new(bounds),
-            batcher: Batcher::new(limits, Strategy::default()),
-        }
+        let bounds = Bounds::new(CHUNKS_MAX, 64 << 20).expect("neither is zero");
+        let queue = Arc::new(Queue::new(bounds));
+        let (sender, batches) = channel();
+        let shared = Arc::clone(&queue);
+        let consumer = thread::spawn(move || consume(&shared, spans_max, &sender));
+        let pool = ChunkPool::new(ChunkSettings::default());
+        Self { pool, queue, consumer: Some(consumer), batches }
     }
 
-    fn batch(&mut self, spans: &[&[u8]]) -> Batch<Item> {
-        let next = |pool: &ChunkPool| pool.take(usize::MAX).expect("64 MiB hold them");
-        let mut writer = next(&self.pool);
+    fn batch(&self, spans: &[&[u8]]) -> Batch<Item> {
+        let next = || self.pool.take(usize::MAX).expect("64 MiB hold them");
+        let mut writer = next();
         for span in spans {
             let copy = |out: &mut [u8]| out.copy_from_slice(span);
             if writer.append(span.len(), copy).is_err() {
                 self.push(&writer);
-                writer = next(&self.pool);
+                writer = next();
                 writer.append(span.len(), copy).expect("an empty chunk has room");
             }
         }
         self.push(&writer);
-        let mut complete = None;
-        while let Some(item) = self.queue.pop() {
-            complete = complete.or(self.batcher.push(item, Instant::now()).next());
-        }
-        complete.expect("the last span completes the batch")
+        self.wake();
+        self.batches.recv().expect("the last span completes the batch")
     }
 
     fn push(&self, writer: &ChunkWriter) {
-        let item = Item(writer.chunk().take().expect("a span is complete"));
-        let pushed = self.queue.push(item, Overflow::DropNewest, |_| {});
-        assert!(pushed.is_ok(), "the queue holds them");
+        let queued = Queued { spans: writer.spans(), chunk: writer.chunk() };
+        match self.queue.push(queued, Overflow::DropNewest, |_| {}) {
+            Ok(pushed) if pushed.crossed(WAKE_BYTES) => self.wake(),
+            Ok(_) => {}
+            Err(refused) => panic!("the queue holds them: {:?}", refused.reason),
+        }
+    }
+
+    fn wake(&self) {
+        self.consumer.iter().for_each(|consumer| consumer.thread().unpark());
     }
 }
 
-/// Framed spans out of a chunk, as the client's exporter has them.
+impl Drop for HandOver {
+    fn drop(&mut self) {
+        self.queue.close();
+        self.wake();
+        let consumer = self.consumer.take().map(JoinHandle::join);
+        assert!(thread::panicking() || consumer.is_none_or(|joined| joined.is_ok()));
+    }
+}
+
+/// The consumer's thread, until the queue is closed. It may park whenever there is nothing to take:
+/// whoever pushes wakes it once everything is pushed.
+fn consume(queue: &Queue<Queued>, spans_max: usize, batches: &Sender<Batch<Item>>) {
+    let limits = Limits::new(spans_max, 64 << 20, Duration::from_secs(3_600));
+    let mut batcher = Batcher::new(limits.expect("none is zero"), Strategy::default());
+    let mut slices = Vec::new();
+    while !queue.is_finished() {
+        if queue.drain(CHUNKS_MAX, |queued| slices.extend(queued.chunk.take())) == 0 {
+            thread::park();
+        }
+        for slice in slices.drain(..) {
+            for batch in batcher.push(Item(slice), Instant::now()) {
+                batches.send(batch).expect("somebody waits for it");
+            }
+        }
+    }
+}
+
+const CHUNKS_MAX: usize = 1_024;
+
+/// A full chunk on its way to the consumer.
+struct Queued {
+    chunk: Chunk,
+    spans: usize,
+}
+
+impl Weigh for Queued {
+    fn spans(&self) -> usize {
+        self.spans
+    }
+
+    fn wire_bytes(&self) -> usize {
+        self.chunk.capacity()
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.chunk.capacity()
+    }
+}
+
+/// Framed spans out of a chunk.
 struct Item(Slice);
 
 impl Weigh for Item {

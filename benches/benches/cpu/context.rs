@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hint::black_box;
 
 use criterion::Criterion;
-use opentelemetry::propagation::TextMapPropagator as _;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
 use opentelemetry::trace::{
     SpanContext as SdkSpanContext, TraceContextExt as _, TraceFlags, TraceState,
 };
@@ -13,7 +13,7 @@ use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
 use spanwire_benches::fixtures::SCOPE;
 use spanwire_benches::tracers;
 use spanwire_model::TraceId;
-use spanwire_tracer::propagation::{TRACEPARENT, extract_span_context, inject_span_context};
+use spanwire_tracer::propagation::{Propagator, Propagators, TRACEPARENT};
 use spanwire_tracer::{Sampler, Tracer};
 
 pub(crate) fn all(criterion: &mut Criterion) {
@@ -68,49 +68,46 @@ fn span_context(criterion: &mut Criterion, tracer: &Tracer) {
     group.finish();
 }
 
-/// A span context into a map of headers and out of one, by W3C Trace Context, without a trace state.
+/// A context into a map of headers and out of one, by W3C Trace Context, without a trace state.
 ///
-/// Either client fills and reads the same `HashMap<String, String>`. Spanwire leaves the text on the
-/// stack and copies it into the value that is there; the SDK's carriers take an owned `String`.
+/// Either client fills and reads the same kind of map with its own propagator. It is emptied before
+/// each filling, and its texts are owned: the SDK hands over a `String`, Spanwire a text that is copied
+/// into one. Where the trace state is empty, the SDK writes an empty `tracestate` all the same, a
+/// second header; Spanwire leaves it out.
 fn propagation(criterion: &mut Criterion) {
     let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let received = HashMap::from([(TRACEPARENT.to_owned(), header.to_owned())]);
-    let context = extract_span_context(|name| received.get(name).map(String::as_str))
-        .expect("a valid traceparent");
+    let mut received = Headers::default();
+    received.0.insert(TRACEPARENT.to_owned(), header.to_owned());
+    let propagators = Propagators::new([Propagator::TraceContext]);
+    let ours = propagators.extract(|name| received.get(name));
+    assert!(ours.span().is_some());
     let propagator = TraceContextPropagator::new();
     let theirs = propagator.extract(&received);
     assert!(theirs.span().span_context().is_valid());
 
-    let mut sent = received.clone();
     let mut group = criterion.benchmark_group("propagation_inject");
+    let mut sent = Headers::default();
     group.bench_function("spanwire", |b| {
         b.iter(|| {
-            inject_span_context(black_box(&context), |name, value| match sent.get_mut(name) {
-                Some(kept) => {
-                    kept.clear();
-                    kept.push_str(value);
-                }
-                None => drop(sent.insert(name.to_owned(), value.to_owned())),
-            });
-            black_box(&sent);
+            sent.0.clear();
+            propagators.inject(black_box(&ours), |name, value| sent.set(name, value.to_owned()));
+            assert_eq!(black_box(&sent).0.len(), 1);
         });
     });
-    assert_eq!(sent, received);
-    let mut sent = HashMap::new();
     group.bench_function("opentelemetry_sdk", |b| {
         b.iter(|| {
+            sent.0.clear();
             propagator.inject_context(black_box(&theirs), &mut sent);
-            black_box(&sent);
+            assert_eq!(black_box(&sent).0.len(), 2);
         });
     });
-    assert_eq!(sent[TRACEPARENT], header);
     group.finish();
 
     let mut group = criterion.benchmark_group("propagation_extract");
     group.bench_function("spanwire", |b| {
         b.iter(|| {
             let headers = black_box(&received);
-            extract_span_context(|name| headers.get(name).map(String::as_str))
+            propagators.extract(|name| headers.get(name))
         });
     });
     let empty = opentelemetry::Context::new();
@@ -118,4 +115,25 @@ fn propagation(criterion: &mut Criterion) {
         b.iter(|| propagator.extract_with_context(&empty, black_box(&received)));
     });
     group.finish();
+}
+
+/// Headers by their names in lower case, which either client gives: nothing needs to be converted, as
+/// the SDK's own carrier for a `HashMap` would do with each name.
+#[derive(Debug, Default)]
+struct Headers(HashMap<String, String>);
+
+impl Injector for Headers {
+    fn set(&mut self, name: &str, value: String) {
+        self.0.insert(name.to_owned(), value);
+    }
+}
+
+impl Extractor for Headers {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(String::as_str).collect()
+    }
 }

@@ -13,6 +13,7 @@
 
 use std::borrow::Cow;
 use std::hint::black_box;
+use std::mem;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, measurement::WallTime};
@@ -25,6 +26,7 @@ use opentelemetry_sdk::trace::{
 use spanwire_benches::fixtures::SCOPE;
 use spanwire_benches::rivals::{self, Discard};
 use spanwire_benches::tracers;
+use spanwire_model::Attributes;
 use spanwire_tracer::{Provider, Sampler, Tracer};
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -132,29 +134,45 @@ fn span(criterion: &mut Criterion, clients: &Clients) {
 fn span_not_sampled(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("span_not_sampled");
     let (_provider, tracer) = spanwire(Sampler::AlwaysOff);
-    group.bench_function("spanwire", |b| b.iter(|| tracer.start(black_box("checkout")).end()));
+    // Each span is shown to somebody, as one that nobody looks at might not be made at all.
+    group.bench_function("spanwire", |b| {
+        b.iter(|| {
+            let span = tracer.start(black_box("checkout"));
+            black_box(&span);
+            span.end();
+        });
+    });
     group.bench_function("fastrace", |b| {
         b.iter(|| {
             let parent = SpanContext::random().sampled(false);
-            drop(fastrace::Span::root(black_box("checkout"), parent));
+            let span = fastrace::Span::root(black_box("checkout"), parent);
+            black_box(&span);
+            drop(span);
         });
     });
     let tracer = rivals::opentelemetry(SdkSampler::AlwaysOff, Discard).tracer(SCOPE);
     group.bench_function("opentelemetry_sdk", |b| {
-        b.iter(|| drop(tracer.start(black_box("checkout"))));
+        b.iter(|| {
+            let span = tracer.start(black_box("checkout"));
+            black_box(&span);
+            drop(span);
+        });
     });
     group.finish();
 }
 
-/// One attribute set on a span that is open, with a key that is static or that is not.
+/// One attribute, a boolean, with a key that is static or that is owned.
 ///
-/// Each [`SET_AT_ONCE`] of them are a span's, with keys of their own, so that each is added and none
-/// replaced; starting and ending that span is not timed. Spanwire compares a key with those already
-/// there, which the SDK leaves out. The owned key is borrowed here; the SDK would have to own it.
+/// | row | what it is set on |
+/// | --- | --- |
+/// | spanwire, static or owned | the attributes of a span of the model |
+/// | spanwire, on a span | an open span, which encodes the key at once, static or not |
+/// | opentelemetry_sdk, static or owned | an open span, in whose vector there is room |
+///
+/// Each [`SET_AT_ONCE`] of them are set one after the other, with keys of their own, so that each is
+/// added and none replaced; what they are set on, and making owned keys, is not timed. Spanwire
+/// compares a key with those already there, which the SDK leaves out.
 fn attribute_key(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("attribute_key");
-    let names: [String; SET_AT_ONCE] = std::array::from_fn(|n| format!("shop.order.field_{n}"));
-    let owned: [&str; SET_AT_ONCE] = std::array::from_fn(|n| names[n].as_str());
     const STATIC: [&str; SET_AT_ONCE] = [
         "shop.order.field_0",
         "shop.order.field_1",
@@ -165,26 +183,42 @@ fn attribute_key(criterion: &mut Criterion) {
         "shop.order.field_6",
         "shop.order.field_7",
     ];
+    let owned = || STATIC.map(str::to_owned);
+    let mut group = criterion.benchmark_group("attribute_key");
+    set(&mut group, "spanwire, static", Attributes::new, |attributes| {
+        STATIC.iter().for_each(|key| attributes.set(*key, black_box(true)));
+    });
+    let empty = || (Attributes::new(), owned());
+    set(&mut group, "spanwire, owned", empty, |(attributes, keys)| {
+        keys.iter_mut().for_each(|key| attributes.set(mem::take(key), black_box(true)));
+    });
     let (_provider, tracer) = spanwire(Sampler::default());
     let open = || tracer.start("checkout");
-    set(&mut group, "spanwire, static", open, |span| {
+    set(&mut group, "spanwire, on a span", open, |span| {
         STATIC.iter().for_each(|key| span.set_attribute(key, black_box(true)));
     });
-    set(&mut group, "spanwire, owned", open, |span| {
-        black_box(&owned).iter().for_each(|key| span.set_attribute(key, black_box(true)));
-    });
+
     let tracer = rivals::opentelemetry(SdkSampler::AlwaysOn, Discard).tracer(SCOPE);
-    let open = || tracer.start("checkout");
+    let open = || {
+        let room = Vec::with_capacity(SET_AT_ONCE);
+        tracer.build(SpanBuilder::from_name("checkout").with_attributes(room))
+    };
     set(&mut group, "opentelemetry_sdk, static", open, |span| {
         STATIC.iter().for_each(|key| span.set_attribute(KeyValue::new(*key, black_box(true))));
+    });
+    let open = || (open(), owned());
+    set(&mut group, "opentelemetry_sdk, owned", open, |(span, keys)| {
+        for key in keys {
+            span.set_attribute(KeyValue::new(mem::take(key), black_box(true)));
+        }
     });
     group.finish();
 }
 
-/// Attributes set on one span of [`attribute_key`]: as many as the fixtures' spans have.
+/// Attributes set one after the other in [`attribute_key`]: as many as the fixtures' spans have.
 const SET_AT_ONCE: usize = 8;
 
-/// Times `set` on spans that `open` opens, and reports it as [`SET_AT_ONCE`] attributes.
+/// Times `set` on what `open` gives, and reports it as [`SET_AT_ONCE`] attributes.
 fn set<S>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
@@ -296,8 +330,7 @@ struct Clients {
 impl Clients {
     fn start() -> Self {
         rivals::start_fastrace();
-        // The SDK's default.
-        let sampler = SdkSampler::ParentBased(Box::new(SdkSampler::AlwaysOn));
+        let sampler = rivals::default_sampler();
         // A batch larger than what is recorded at once, so that the processor's thread sleeps
         // meanwhile instead of competing for the queue.
         let batch = BatchConfigBuilder::default().with_max_export_batch_size(2_048).build();

@@ -8,18 +8,17 @@
 use std::env;
 use std::error::Error;
 use std::hint::black_box;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use dhat::HeapStats;
 use serde_json::json;
-use spanwire_benches::fixtures::{Mix, Requests, SCOPE};
+use spanwire_benches::fixtures::{Mix, Requests, SCOPE, checkout};
 use spanwire_benches::hot_paths::{self, HotPath};
 use spanwire_benches::metrics;
-use spanwire_benches::reuse::{ReusedSpan, SPANS_AT_ONCE, context, fresh};
+use spanwire_benches::reuse::{SPANS_AT_ONCE, context, fresh_batches, pooled_batches};
+use spanwire_benches::tracers::Keeping;
 use spanwire_codec::encode;
 use spanwire_model::{Attributes, Event, Interner, Span, SpanContext, Text, TraceId};
-use spanwire_pool::ObjectPool;
-use spanwire_tracer::{Provider, TracedChunk};
+use spanwire_tracer::Provider;
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -33,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             allocations()?;
             interned_names();
-            pooled_spans()?;
+            pooled_spans();
             Ok(())
         }
         ["allocations"] => hot_path_allocations(),
@@ -80,7 +79,7 @@ fn hot_path(name: &str) -> Result<HotPath, String> {
 }
 
 fn hot_path_allocations() -> Result<(), Box<dyn Error>> {
-    for name in hot_paths::NAMES {
+    for name in hot_paths::names() {
         let heap = warm(&mut hot_path(name)?);
         let Heap { allocations, bytes, .. } = heap;
         let name = json!(name);
@@ -93,7 +92,7 @@ fn hot_path_allocations() -> Result<(), Box<dyn Error>> {
 ///
 /// | row | what is held |
 /// | --- | --- |
-/// | spanwire, encoded | all that recording them leaves behind: chunks, with the unused end of the last one, the thread's records, the list of chunks |
+/// | spanwire, encoded | chunks with their unused ends, the thread's records, the list of chunks |
 /// | spanwire, model | a vector of `Span`s, with no room to spare |
 /// | opentelemetry_sdk | a vector of `SpanData`, with no room to spare |
 fn heap_of_spans(count: usize) {
@@ -103,23 +102,13 @@ fn heap_of_spans(count: usize) {
     };
     let mix = Mix::new(count);
 
-    let kept = Arc::new(Mutex::new(Vec::new()));
-    let full = Arc::clone(&kept);
-    let keep = move |chunk: TracedChunk| {
-        full.lock().unwrap_or_else(PoisonError::into_inner).extend(chunk.take());
-        Ok(())
-    };
-    let provider = Provider::builder().build(keep);
-    let tracer = provider.tracer(SCOPE);
+    let client = Keeping::new();
+    let tracer = client.tracer();
+    let mut spans = 0;
     let heap = heap_of(|| {
         mix.record(&tracer);
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        provider.sweep(|slice| kept.push(slice));
+        spans = client.spans().iter().map(|taken| taken.slice.spans).sum();
     });
-    let spans: usize = {
-        let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().map(|taken| taken.slice.spans).sum()
-    };
     assert_eq!(spans, count, "each span is held");
     report("spanwire, encoded", heap);
 
@@ -145,17 +134,10 @@ fn allocations() -> Result<(), Box<dyn Error>> {
     // once a chunk.
     let provider = Provider::builder().build(|_full_chunk| Ok(()));
     let tracer = provider.tracer(SCOPE);
-    let record = || {
-        let mut span = tracer.start("checkout");
-        span.set_attribute("http.request.method", "POST");
-        span.set_attribute("http.route", "/api/v1/orders/{id}/checkout");
-        span.set_attribute("user.id", "user-7f3a9c");
-        span.set_attribute("cart.items", 3);
-        span.set_attribute("user.member", true);
-    };
     const SPANS: u64 = 10_000;
-    (0..SPANS).for_each(|_| record());
-    let allocations = heap_of(|| (0..SPANS).for_each(|_| record())).allocations;
+    let record = || (0..SPANS).for_each(|_| checkout(&tracer).end());
+    record();
+    let allocations = heap_of(record).allocations;
     report_allocations("spanwire", "span, 5 attributes", allocations as f64 / SPANS as f64);
 
     let context = context(1).ok_or("an id of one is valid")?;
@@ -168,12 +150,26 @@ fn allocations() -> Result<(), Box<dyn Error>> {
         out
     };
     ours("encode 1,000 spans", heap_of(encode));
+    for (path, what) in [
+        ("encode_1000_spans", "encode 1,000 spans, vector reused"),
+        ("read_1000_spans: framing", "read 1,000 spans: framing"),
+        ("read_1000_spans: check", "read 1,000 spans: check"),
+        ("read_1000_spans: name and ids", "read 1,000 spans: name and ids"),
+    ] {
+        ours(what, warm(&mut hot_path(path)?));
+    }
 
     let id = TraceId::new(u128::MAX).ok_or("an id of ones is valid")?;
     ours("trace id to hex", heap_of(|| black_box(id).to_hex()));
 
     let mut span = tracer.start("checkout");
     ours("attribute with a static key", heap_of(|| span.set_attribute("cart.items", 3)));
+    let mut attributes = Attributes::new();
+    let set = || attributes.set("cart.items", 3);
+    ours("model attribute with a static key", heap_of(set));
+    let (mut attributes, key) = (Attributes::new(), String::from("cart.items"));
+    let set = || attributes.set(key, 3);
+    ours("model attribute with an owned key", heap_of(set));
 
     #[cfg(feature = "rivals")]
     rivals::allocations();
@@ -206,7 +202,8 @@ fn model_span(context: SpanContext) -> Span {
 }
 
 /// Bytes that the names of 10,000 spans hold, where there are 100 different ones of 50 bytes, read
-/// from elsewhere: shared through an interner, whose own tables count, or each a copy of its own.
+/// from elsewhere: shared through an interner, whose own tables count, or each a copy of its own. The
+/// handles, which are a part of each span, are the same in either row and do not count.
 fn interned_names() {
     const SPANS: usize = 10_000;
     const NAMES: usize = 100;
@@ -234,39 +231,16 @@ fn interned_names() {
 
 /// Allocations that a million spans take which hold more than fits into them, with a batch of
 /// [`SPANS_AT_ONCE`] of them in use at a time.
-fn pooled_spans() -> Result<(), Box<dyn Error>> {
+fn pooled_spans() {
     const SPANS: usize = 1_000_000;
 
-    let report = |function, heap: Heap| {
+    let report = |function, mut batch: Box<dyn FnMut()>| {
+        let heap = heap_of(|| (0..SPANS / SPANS_AT_ONCE).for_each(|_| batch()));
         let figure = heap.allocations as f64;
         metrics::report("pooled_spans", function, &SPANS.to_string(), "allocations", figure);
     };
-    let context = context(1).ok_or("an id of one is valid")?;
-    let contexts = || std::iter::repeat_n(&context, SPANS_AT_ONCE).cloned();
-
-    let pool = ObjectPool::<ReusedSpan>::new(SPANS_AT_ONCE);
-    let mut batch = Vec::with_capacity(SPANS_AT_ONCE);
-    let heap = heap_of(|| {
-        for _ in 0..SPANS / SPANS_AT_ONCE {
-            batch.extend(contexts().map(|context| {
-                let mut span = pool.take();
-                span.fill(context);
-                span
-            }));
-            black_box(&mut batch).clear();
-        }
-    });
-    report("spanwire, pooled", heap);
-
-    let mut batch = Vec::with_capacity(SPANS_AT_ONCE);
-    let heap = heap_of(|| {
-        for _ in 0..SPANS / SPANS_AT_ONCE {
-            batch.extend(contexts().map(fresh));
-            black_box(&mut batch).clear();
-        }
-    });
-    report("spanwire, fresh", heap);
-    Ok(())
+    report("spanwire, pooled", Box::new(pooled_batches()));
+    report("spanwire, fresh", Box::new(fresh_batches()));
 }
 
 /// The same with `opentelemetry_sdk`.
@@ -307,11 +281,16 @@ mod rivals {
             ExportTraceServiceRequest { resource_spans }.encode_to_vec()
         };
         theirs("encode 1,000 spans", heap_of(encode));
+        let request = Requests::new(1_000).encoded();
+        let read = || ExportTraceServiceRequest::decode(&request[..]).expect("encoded here");
+        report_allocations("prost", "read 1,000 spans", heap_of(read).allocations as f64);
 
         let id = opentelemetry::trace::TraceId::from(u128::MAX);
         theirs("trace id to hex", heap_of(|| black_box(id).to_string()));
 
-        let mut span = tracer.start("checkout");
+        // With room, as a caller who counts allocations gives it: the first growth is not the key's.
+        let builder = SpanBuilder::from_name("checkout").with_attributes(Vec::with_capacity(2));
+        let mut span = tracer.build(builder);
         let set = || span.set_attribute(KeyValue::new("cart.items", 3));
         theirs("attribute with a static key", heap_of(set));
     }

@@ -2,7 +2,8 @@
 //!
 //! - `hot_paths list`: the names of the paths whose instructions are counted.
 //! - `hot_paths count NAME RUNS`: takes such a path so often after a warm-up, for `callgrind`.
-//! - `hot_paths time [--json]`: nanoseconds a span of each piece of work.
+//! - `hot_paths time [--json]`: nanoseconds a span of each piece of work: of CPU where it takes several
+//!   threads, else as they pass.
 //! - `hot_paths train`: all of it for a while, for a build that learns from a profile.
 //! - `hot_paths repeat NAME SECONDS`: one piece of work so long, for a profiler.
 #![expect(clippy::print_stdout, reason = "its result is what it prints")]
@@ -10,15 +11,15 @@
 use std::env;
 use std::error::Error;
 use std::hint::black_box;
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::json;
+use spanwire_benches::child::Child;
 use spanwire_benches::exporters::{self, Wire};
 use spanwire_benches::fixtures::{Requests, SCOPE};
-use spanwire_benches::hot_paths::{HotPath, NAMES, by_name};
+use spanwire_benches::hot_paths::{self, HotPath, by_name};
 use spanwire_benches::process::cpu_time;
 use spanwire_benches::sink::{self, Kind, Sink};
 use spanwire_codec::json::{read_request, write_request};
@@ -34,11 +35,13 @@ fn main() -> Result<()> {
     }
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["list"] => NAMES.iter().for_each(|name| println!("{name}")),
+        ["list"] => hot_paths::names().for_each(|name| println!("{name}")),
         ["count", name, runs] => count(name, runs.parse()?)?,
-        ["time"] => time(|name, nanos| println!("{name:<32} {nanos:9.2} ns a span"))?,
-        ["time", "--json"] => time(|name, nanos| {
-            println!("{}", json!({ "name": name, "ns": nanos }));
+        ["time"] => time(|name, nanos, clock| {
+            println!("{name:<32} {nanos:9.2} ns a span, {clock}");
+        })?,
+        ["time", "--json"] => time(|name, nanos, clock| {
+            println!("{}", json!({ "name": name, "ns": nanos, "clock": clock }));
         })?,
         ["train"] => train()?,
         ["repeat", name, seconds] => {
@@ -81,12 +84,12 @@ fn counted(path: &mut HotPath, runs: u32) {
 const TIMED: Duration = Duration::from_millis(150);
 const TIMED_RUNS_MIN: u32 = 5;
 
-fn time(show: impl Fn(&str, f64)) -> Result<()> {
+fn time(show: impl Fn(&str, f64, &str)) -> Result<()> {
     for name in names() {
         let mut work = Work::new(&name)?;
         (work.run)()?;
         let least = work.repeat(TIMED, TIMED_RUNS_MIN)?;
-        show(&name, least.as_nanos() as f64 / work.spans as f64);
+        show(&name, least.as_nanos() as f64 / work.spans as f64, work.clock);
     }
     Ok(())
 }
@@ -106,6 +109,8 @@ fn train() -> Result<()> {
 /// Something that can be done again and again.
 struct Work {
     spans: u64,
+    /// What its time is: `"wall"` or `"CPU"`.
+    clock: &'static str,
     /// Does it once and says what that took.
     run: Box<dyn FnMut() -> Result<Duration>>,
 }
@@ -119,8 +124,9 @@ const RECEIVE: &str = "receive_1000_spans";
 /// threads, or because no goal is about its instructions.
 fn names() -> impl Iterator<Item = String> {
     let exports = Wire::ALL.into_iter().map(|wire| format!("{EXPORT}: {wire}"));
-    let json = [JSON_WRITE, JSON_READ].into_iter().filter(|name| !NAMES.contains(name));
-    NAMES.into_iter().chain(json).map(str::to_owned).chain(exports).chain([RECEIVE.to_owned()])
+    let json = [JSON_WRITE, JSON_READ].map(str::to_owned);
+    let paths = hot_paths::names().map(str::to_owned);
+    paths.chain(json).chain(exports).chain([RECEIVE.to_owned()])
 }
 
 fn unknown(name: &str) -> String {
@@ -169,7 +175,7 @@ impl Work {
             run()?;
             Ok(start.elapsed())
         };
-        Self { spans, run: Box::new(run) }
+        Self { spans, clock: "wall", run: Box::new(run) }
     }
 
     /// Work of several threads: the CPU time of this process.
@@ -179,7 +185,7 @@ impl Work {
             run()?;
             Ok(cpu_time() - start)
         };
-        Self { spans, run: Box::new(run) }
+        Self { spans, clock: "CPU", run: Box::new(run) }
     }
 
     /// Does it for so long and so often at least; the least that one run took.
@@ -220,10 +226,11 @@ fn receive() -> Result<Work> {
             .bind(async |_received: Received| Ok(Accepted::default())),
     )?;
     let address = receiver.grpc_address().ok_or("gRPC was bound")?;
-    let mut sender = Sender::spawn(&format!("http://{address}"))?;
+    let mut sender = Child::spawn(&[SEND, &format!("http://{address}")])?;
     Ok(Work::of_cpu_time(SENT_REQUESTS * 1_000, move || {
         let _kept = (&runtime, &receiver);
-        sender.send()
+        sender.ask(SEND)?;
+        Ok(())
     }))
 }
 
@@ -233,44 +240,6 @@ const SEND: &str = "--send";
 /// Requests that a sender sends each time it is asked. They take so long that asking is no part of
 /// the figure.
 const SENT_REQUESTS: u64 = 40;
-
-/// The receiver's end of a sender, with which it talks in lines. The child ends when this is dropped.
-struct Sender {
-    child: Child,
-    ask: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Sender {
-    fn spawn(url: &str) -> Result<Self> {
-        let mut child = Command::new(env::current_exe()?)
-            .args([SEND, url])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let piped = child.stdin.take().zip(child.stdout.take());
-        let (ask, answers) = piped.ok_or("pipes were asked for")?;
-        Ok(Self { child, ask: Some(ask), answers: BufReader::new(answers) })
-    }
-
-    /// Has [`SENT_REQUESTS`] sent and answered.
-    fn send(&mut self) -> Result<()> {
-        if let Some(ask) = &mut self.ask {
-            writeln!(ask)?;
-        }
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer)?;
-        if answer.is_empty() { Err("the sender is gone".into()) } else { Ok(()) }
-    }
-}
-
-impl Drop for Sender {
-    fn drop(&mut self) {
-        // The end of its input ends it; a child that is gone already is no matter.
-        self.ask = None;
-        let _gone = self.child.wait();
-    }
-}
 
 /// The sender's process.
 fn send(url: &str) -> Result<()> {

@@ -148,7 +148,9 @@ impl Drop for ReceiverProcess {
 /// When an address cannot be bound or the parent talks nonsense.
 #[expect(clippy::print_stdout, reason = "its output is how it talks to its parent")]
 pub fn serve_if_asked() -> io::Result<bool> {
-    let arguments: Vec<String> = std::env::args().skip(1).take(4).collect();
+    // What is not UTF-8 is for somebody else.
+    let arguments = std::env::args_os().skip(1).take(4).map(|word| word.into_string().ok());
+    let Some(arguments) = arguments.collect::<Option<Vec<String>>>() else { return Ok(false) };
     let [argument, run, grpc, http] = &arguments[..] else { return Ok(false) };
     if argument != ARGUMENT {
         return Ok(false);
@@ -164,19 +166,21 @@ pub fn serve_if_asked() -> io::Result<bool> {
     println!("{}", bound.join(" "));
     for question in io::stdin().lines() {
         let question = question?;
-        let ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        match question.split_once(' ') {
+        // Only while the ledger is looked at: the parent may be slow to read, and spans arrive.
+        let ledger = || ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = match question.split_once(' ') {
             None if question == ARRIVED => {
-                let Arrived { distinct, duplicated, unknown } = ledger.arrived();
-                println!("{distinct} {duplicated} {unknown}");
+                let Arrived { distinct, duplicated, unknown } = ledger().arrived();
+                format!("{distinct} {duplicated} {unknown}")
             }
             Some((MISSING, spans)) => {
-                let missing = ledger.missing(number(spans)?);
+                let missing = ledger().missing(number(spans)?);
                 let range = |range: &Range<u64>| format!("{}-{}", range.start, range.end);
-                println!("{}", missing.iter().map(range).collect::<Vec<_>>().join(" "));
+                missing.iter().map(range).collect::<Vec<_>>().join(" ")
             }
             _ => return Err(confused(&question)),
-        }
+        };
+        println!("{answer}");
     }
     Ok(true)
 }

@@ -3,12 +3,13 @@
 use std::io;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use spanwire_transport::{Body, EncodeError, SendError, Transport};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout_at;
 
 use crate::schedule::{Rate, Schedule};
 use crate::tally::{Exchange, Excused, Failure, Tally};
@@ -21,10 +22,15 @@ pub(crate) struct Shared {
     pub(crate) schedule: Schedule,
     pub(crate) template: Template,
     pub(crate) warm_up: Duration,
+    /// How long after the end requests that are due may wait for a place.
+    pub(crate) grace: Duration,
     /// The next request's number, which any connection that has a place for it may take.
     pub(crate) next: AtomicU64,
     pub(crate) progress: Counters,
-    pub(crate) stop: watch::Receiver<bool>,
+    /// Of all connections, so that a row of failures is one.
+    pub(crate) excused: Mutex<Excused>,
+    /// How often the run was asked to stop.
+    pub(crate) stop: watch::Receiver<u32>,
 }
 
 /// What can be watched while a run goes on, in spans.
@@ -45,15 +51,14 @@ pub(crate) struct Connection {
     places: Arc<Semaphore>,
     /// Requests that were answered, to be written over instead of copying the template anew.
     answered: Mutex<Vec<Bytes>>,
-    account: Mutex<Account>,
+    account: Arc<Mutex<Account>>,
 }
 
-/// What became of a connection's requests.
+/// What became of the requests of one thread's connections.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Account {
     pub(crate) warm_up: Tally,
     pub(crate) measured: Tally,
-    pub(crate) excused: Excused,
     /// All request numbers below this one were sent, or are excused.
     pub(crate) requests_end: u64,
     /// When the last answer came.
@@ -74,6 +79,7 @@ impl Connection {
         shared: Arc<Shared>,
         transport: Transport,
         in_flight_max: NonZeroU32,
+        account: Arc<Mutex<Account>>,
     ) -> Self {
         let in_flight_max = in_flight_max.get();
         Self {
@@ -82,7 +88,7 @@ impl Connection {
             in_flight_max,
             places: Arc::new(Semaphore::new(in_flight_max as usize)),
             answered: Mutex::default(),
-            account: Mutex::default(),
+            account,
         }
     }
 
@@ -101,10 +107,12 @@ impl Connection {
         }
     }
 
-    /// Sends requests from `start` on, each when it is due, and returns once all are answered.
+    /// Sends requests from `start` on, each when it is due, and returns once all are answered. What has
+    /// no place among those in flight a while after the end is not sent, and has failed.
     pub(crate) async fn run(self: Arc<Self>, start: Instant) -> io::Result<()> {
         let ticker = Ticker::new()?;
         let mut stop = self.shared.stop.clone();
+        let give_up = start + self.shared.schedule.end() + self.shared.grace;
         // A request waited for a place, and those due since then have not all been sent.
         let mut is_behind = false;
         loop {
@@ -112,10 +120,16 @@ impl Connection {
                 Ok(place) => place,
                 Err(_none_left) => {
                     is_behind = true;
-                    self.place().await?
+                    let Ok(place) = timeout_at(give_up.into(), self.place()).await else {
+                        if *stop.borrow() == 0 {
+                            self.fail_the_rest(start);
+                        }
+                        break;
+                    };
+                    place?
                 }
             };
-            if *stop.borrow() {
+            if *stop.borrow() > 0 {
                 break;
             }
             let now = Instant::now();
@@ -134,7 +148,7 @@ impl Connection {
                     biased;
                     waited = ticker.until(due) => waited?,
                     // Also when whoever could stop the run is gone.
-                    _ = stop.wait_for(|stop| *stop) => {
+                    _ = stop.wait_for(|asked| *asked > 0) => {
                         self.skip(request);
                         break;
                     }
@@ -149,8 +163,26 @@ impl Connection {
         Ok(())
     }
 
-    pub(crate) fn take_account(&self) -> Account {
-        std::mem::take(&mut *self.account())
+    /// Enters all requests that are due and were not taken by any connection.
+    fn fail_the_rest(&self, start: Instant) {
+        let now = Instant::now();
+        let since = now.saturating_duration_since(start);
+        loop {
+            let request = self.shared.next.fetch_add(1, Ordering::Relaxed);
+            let Some(due_in) = self.shared.schedule.due(request, since) else {
+                self.skip(request);
+                return;
+            };
+            let exchange = Exchange {
+                spans: self.shared.template.spans() as u64,
+                answer: Err(Failure::NoPlace),
+                latency: since.saturating_sub(due_in),
+                lateness: Duration::ZERO,
+                held_back: true,
+            };
+            self.shared.progress.failed.fetch_add(1, Ordering::Relaxed);
+            self.enter(request, exchange, due_in >= self.shared.warm_up, now);
+        }
     }
 
     async fn place(&self) -> io::Result<OwnedSemaphorePermit> {
@@ -185,7 +217,7 @@ impl Connection {
             lateness: handed_over.saturating_duration_since(times.ready),
             held_back: times.held_back,
         };
-        let not_taken = self.account().enter(request, exchange, times.is_measured, now);
+        let not_taken = self.enter(request, exchange, times.is_measured, now);
         self.shared.progress.accepted.fetch_add(spans as u64 - not_taken, Ordering::Relaxed);
         if no_connection && self.shared.rate == Rate::Max {
             // Nobody there says so at once, and a closed loop would do nothing but ask again.
@@ -212,11 +244,22 @@ impl Connection {
 
     /// Notes that a request whose number was taken is not sent.
     fn skip(&self, request: u64) {
-        self.account().excused.add(request, self.shared.template.spans() as u64);
+        self.excuse(request, self.shared.template.spans() as u64);
     }
 
-    fn account(&self) -> MutexGuard<'_, Account> {
-        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns how many spans the target did not take over.
+    fn enter(&self, request: u64, exchange: Exchange, is_measured: bool, now: Instant) -> u64 {
+        let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
+        let not_taken = account.enter(request, exchange, is_measured, now);
+        drop(account);
+        if not_taken > 0 {
+            self.excuse(request, not_taken);
+        }
+        not_taken
+    }
+
+    fn excuse(&self, request: u64, spans: u64) {
+        self.shared.excused.lock().unwrap_or_else(PoisonError::into_inner).add(request, spans);
     }
 }
 
@@ -225,7 +268,6 @@ impl Account {
     fn enter(&mut self, request: u64, exchange: Exchange, is_measured: bool, now: Instant) -> u64 {
         let tally = if is_measured { &mut self.measured } else { &mut self.warm_up };
         let not_taken = tally.enter(exchange);
-        self.excused.add(request, not_taken);
         self.requests_end = self.requests_end.max(request + 1);
         self.last_answer = Some(now);
         not_taken
@@ -234,7 +276,6 @@ impl Account {
     pub(crate) fn merge(&mut self, other: Self) {
         self.warm_up.merge(other.warm_up);
         self.measured.merge(other.measured);
-        self.excused.merge(other.excused);
         self.requests_end = self.requests_end.max(other.requests_end);
         self.last_answer = self.last_answer.max(other.last_answer);
     }

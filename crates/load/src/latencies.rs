@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// A distribution of durations from 1 µs to an hour, each kept within 0.1 %; what lies outside
-/// counts as the nearest bound. Some 250 KiB, however many there are.
+/// A distribution of durations up to an hour, each kept within 0.1 % or the nanosecond; what is longer
+/// counts as an hour. 264 KiB, however many there are: four of them for each thread that sends.
 #[derive(Clone, Debug)]
 pub struct Latencies(Histogram<u64>);
 
@@ -46,7 +46,7 @@ impl Latencies {
     }
 }
 
-const NANOS_MIN: u64 = 1_000;
+const NANOS_MIN: u64 = 1;
 const NANOS_MAX: u64 = 3_600_000_000_000;
 const DIGITS: u8 = 3;
 
@@ -69,6 +69,16 @@ mod tests {
         for (quantile, millis) in [(0.5, 50.0), (0.95, 95.0), (0.99, 99.0), (0.999, 99.9)] {
             let found = all.quantile(quantile).expect("some").as_secs_f64() * 1e3;
             assert!((found / millis - 1.0).abs() < 0.001, "P{quantile}: {found} ms");
+        }
+    }
+
+    #[test]
+    fn a_few_microseconds_are_kept_as_well_as_milliseconds() {
+        for nanos in [1, 1_000, 1_234, 56_789, 1_234_567] {
+            let mut latencies = Latencies::default();
+            latencies.record(Duration::from_nanos(nanos));
+            let max = latencies.max().expect("one").as_nanos() as f64;
+            assert!((max / nanos as f64 - 1.0).abs() < 0.001, "{max} of {nanos} ns");
         }
     }
 

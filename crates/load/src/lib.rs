@@ -1,4 +1,4 @@
-//! Load for any OTLP trace receiver, and an account of every span of it.
+//! Load for an OTLP trace receiver, and an account of every span of it.
 //!
 //! The generator sends at a given rate whatever the answers do (an *open loop*), as a fleet of
 //! clients would: a target that stalls for a second shows a second of latency in every request that
@@ -6,7 +6,9 @@
 //! target's CPU and memory, and itself. Each span carries a number; where what the target forwards
 //! can be received, lost and duplicated spans are known one by one.
 //!
-//! It does not retry, batch or record: those are a client's business, and would hide the target.
+//! It does not retry, batch or record: those are a client's business, and would hide the target. It
+//! speaks to any receiver that takes plain connections without credentials: neither TLS nor headers of
+//! the caller's.
 //!
 //! # Use
 //!
@@ -24,8 +26,8 @@
 //! ```
 //!
 //! It ends with a status other than 0 if spans that the target accepted were lost or duplicated, or
-//! if it accepted none. Ctrl-C ends a run early, with its report; a second one ends the wait for
-//! what has not arrived.
+//! if it accepted none after the warm-up. Ctrl-C ends a run early, with its report; a second one ends
+//! the wait for what has not arrived.
 //!
 //! # Guarantees
 //!
@@ -33,8 +35,10 @@
 //!   then: also where it could not be sent because too many were in flight, or because the generator
 //!   itself was late. How late the generator was is reported apart.
 //! - `--rate max` is a closed loop, and its report says so.
-//! - Every request is counted once: accepted, or failed with a code; one without an answer for 10 s
-//!   has failed. Every span is accepted, rejected by partial success, or in a failed request.
+//! - Every request is counted once: accepted, or failed with a code. Every span is accepted, rejected by
+//!   partial success, or in a failed request.
+//! - A request without an answer for 10 s has failed, and so has one that is due and has no place among
+//!   those in flight 10 s after the end: a target that hangs holds a run up for twice that at most.
 //! - *Lost* means accepted and not arrived; *duplicated* counts arrivals beyond a span's first.
 //!   Both are exact. Spans of another run are told apart by their trace ids.
 //! - Requests are made from one template, encoded once, in which ids and times are replaced; so what
@@ -42,27 +46,52 @@
 //!
 //! # What it costs
 //!
-//! The generator's own CPU is in every report. Of 100-span requests over gRPC it takes 0.23 s a
-//! million spans, over HTTP 0.22 s, almost half of it in the kernel (`--rate max`, AMD EPYC, 2 virtual
-//! cores, Linux 6.18, a busy machine). It runs on half of the cores, its receiver on as many threads.
-//! HTTP/1.1 takes a connection for each request in flight.
+//! The generator's own CPU is in every report. It runs on half of the cores, its receiver on as many
+//! threads. HTTP/1.1 takes a connection for each request in flight.
 //!
 //! # As a library
 //!
-//! ```no_run
+//! ```
+//! use std::num::NonZero;
 //! use std::sync::{Arc, Mutex};
+//! use std::time::Duration;
 //!
-//! use spanwire_load::{Ledger, Load, Run, Settings, Stop};
+//! use spanwire_load::{Ledger, Load, Rate, Run, Settings, Stop};
+//! use spanwire_receiver::{Accepted, Received, Receiver};
+//! use spanwire_transport::{Compression, Protocol};
 //!
-//! # fn settings() -> Settings { unimplemented!() }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // The target enters into the ledger what it gets; another one would have it forwarded to us.
 //! let run = Run::random();
-//! // Filled by whatever receives what the target forwards: `ledger.enter(&request)`.
 //! let ledger = Arc::new(Mutex::new(Ledger::new(run)));
-//! let load = Load::new(settings(), run, "http://localhost:4317").arrivals(ledger);
-//! let report = load.run(&Stop::default(), |progress| drop(progress))?;
-//! println!("{report}");
-//! assert_eq!(report.verdict(), Ok(()));
-//! # Ok::<_, spanwire_load::RunError>(())
+//! let entered = Arc::clone(&ledger);
+//! let target = Receiver::builder().grpc("127.0.0.1:0".parse()?).bind(move |received: Received| {
+//!     entered.lock().expect("no panic").enter(&received.request).expect("a request");
+//!     async { Ok(Accepted::default()) }
+//! });
+//! let runtime = tokio::runtime::Runtime::new()?;
+//! let target = runtime.block_on(target)?;
+//! let address = target.grpc_address().expect("bound");
+//!
+//! let count = |count| NonZero::new(count).expect("not 0");
+//! let settings = Settings {
+//!     rate: Rate::Spans(NonZero::new(10_000).expect("not 0")),
+//!     duration: Duration::from_millis(100),
+//!     warm_up: Duration::ZERO,
+//!     settle: Duration::from_secs(10),
+//!     connections: count(1),
+//!     in_flight_max: count(16),
+//!     spans_per_request: count(100),
+//!     attributes: 8,
+//!     protocol: Protocol::Grpc,
+//!     compression: Compression::None,
+//! };
+//! let load = Load::new(settings, run, format!("http://{address}")).arrivals(ledger);
+//! let report = load.run(&Stop::default(), drop)?;
+//! assert_eq!(report.measured.spans, 1_000);
+//! assert_eq!(report.verdict(), Ok(()), "{report}");
+//! # Ok(())
+//! # }
 //! ```
 #![forbid(unsafe_code)]
 
@@ -86,6 +115,6 @@ pub use load::{Load, Progress, RunError, Stop};
 pub use process::MemoryPeak;
 pub use report::{Delivery, Report, TargetUse, Verdict};
 pub use schedule::{InvalidRate, Rate, Schedule};
-pub use settings::Settings;
+pub use settings::{InvalidSettings, Settings};
 pub use tally::{Failures, Tally};
 pub use template::{Run, Template};

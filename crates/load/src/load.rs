@@ -1,9 +1,8 @@
 //! A run from its first request to its report.
 
 use std::io;
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +16,8 @@ use crate::ledger::Ledger;
 use crate::process::{Process, own_cpu};
 use crate::report::{Delivery, Report, TargetUse};
 use crate::schedule::{Rate, Schedule};
-use crate::settings::Settings;
+use crate::settings::{InvalidSettings, Settings};
+use crate::tally::Excused;
 use crate::template::{Run, Template};
 
 /// A load and where it goes.
@@ -28,13 +28,15 @@ pub struct Load {
     endpoint: String,
     target: Option<u32>,
     arrivals: Option<Box<dyn Arrivals>>,
+    answer_time_max: Duration,
 }
 
 /// Ends a run early. A clone ends the same run.
 #[derive(Clone, Debug)]
-pub struct Stop(watch::Sender<bool>);
+pub struct Stop(watch::Sender<u32>);
 
 /// How far a run is.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
     /// Time since the first request was due.
@@ -49,7 +51,7 @@ pub struct Progress {
 
 impl Default for Stop {
     fn default() -> Self {
-        Self(watch::Sender::new(false))
+        Self(watch::Sender::new(0))
     }
 }
 
@@ -57,18 +59,24 @@ impl Stop {
     /// No further request is sent; those in flight are waited for, and reported. Asked a second
     /// time, what has not arrived is not waited for.
     pub fn stop(&self) {
-        self.0.send_replace(true);
+        self.0.send_modify(|asked| *asked = asked.saturating_add(1));
+    }
+
+    fn asked(&self) -> u32 {
+        *self.0.borrow()
     }
 
     fn is_stopped(&self) -> bool {
-        *self.0.borrow()
+        self.asked() > 0
     }
 }
 
 impl Load {
     /// To the OTLP receiver at `endpoint`, a base URL: HTTP appends `v1/traces`.
     pub fn new(settings: Settings, run: Run, endpoint: impl Into<String>) -> Self {
-        Self { settings, run, endpoint: endpoint.into(), target: None, arrivals: None }
+        let endpoint = endpoint.into();
+        let answer_time_max = ANSWER_TIME_MAX;
+        Self { settings, run, endpoint, target: None, arrivals: None, answer_time_max }
     }
 
     /// Measures the CPU and the memory of this process, which must run on this machine. Its counter
@@ -94,7 +102,8 @@ impl Load {
     /// [`RunError`]: nothing was sent, or what is known of it is not worth a report. That the target
     /// fails is no error, but what the report is about.
     pub fn run(self, stop: &Stop, watch: impl FnMut(Progress)) -> Result<Report, RunError> {
-        let Self { settings, run, endpoint, target, mut arrivals } = self;
+        let Self { settings, run, endpoint, target, mut arrivals, answer_time_max } = self;
+        settings.check()?;
         if let Rate::Spans(rate) = settings.rate {
             let seconds = (settings.warm_up + settings.duration).as_secs_f64();
             if rate.get() as f64 * seconds > Ledger::SPANS_MAX as f64 {
@@ -107,7 +116,7 @@ impl Load {
             }
             None => None,
         };
-        let config = transport_config(&settings, &endpoint)?;
+        let config = transport_config(&settings, &endpoint)?.request_timeout(answer_time_max);
         let time = settings.warm_up + settings.duration;
         let template = Template::new(run, settings.spans_per_request.get(), settings.attributes);
         let shared = Arc::new(Shared {
@@ -115,8 +124,10 @@ impl Load {
             schedule: Schedule::new(settings.rate, settings.spans_per_request, time),
             template,
             warm_up: settings.warm_up,
+            grace: answer_time_max,
             next: AtomicU64::new(0),
             progress: Counters::default(),
+            excused: Mutex::new(Excused::new(u64::from(settings.spans_per_request.get()))),
             stop: stop.0.subscribe(),
         });
 
@@ -131,12 +142,17 @@ impl Load {
         let delivery = match &mut arrivals {
             Some(arrivals) => {
                 let waiting = Waiting { settle: settings.settle, stop };
-                Some(waiting.settle(&mut **arrivals, &account, spans_per_request)?)
+                let spans = account.requests_end * spans_per_request;
+                let accepted = account.warm_up.spans_accepted + account.measured.spans_accepted;
+                let excused = shared.excused.lock().unwrap_or_else(PoisonError::into_inner);
+                Some(waiting.settle(&mut **arrivals, &excused, spans, accepted)?)
             }
             None => None,
         };
         let last = account.last_answer.unwrap_or(measured_from);
-        let over = last.max(if stop.is_stopped() { observed.end } else { end });
+        // A closed loop may end before its time, where its spans run out of numbers.
+        let is_early = stop.is_stopped() || settings.rate == Rate::Max;
+        let over = last.max(if is_early { observed.end.min(end) } else { end });
         Ok(Report {
             url: config.url(),
             request_bytes: shared.template.bytes(),
@@ -185,11 +201,17 @@ impl Workers {
         let mut workers = Self { threads: Vec::new(), ready, begin: Vec::new() };
         for worker in 0..count {
             let share = (worker..connections).step_by(count).len();
+            let account = Arc::new(Mutex::new(Account::default()));
             let mut own = Vec::new();
             for _ in 0..share {
                 let transport = Transport::new(config)?;
-                let in_flight_max: NonZeroU32 = settings.in_flight_max;
-                own.push(Arc::new(Connection::new(Arc::clone(shared), transport, in_flight_max)));
+                let connection = Connection::new(
+                    Arc::clone(shared),
+                    transport,
+                    settings.in_flight_max,
+                    Arc::clone(&account),
+                );
+                own.push(Arc::new(connection));
             }
             let runtime = Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(RunError::Generator)?;
@@ -197,7 +219,7 @@ impl Workers {
             let (begin, begun) = mpsc::channel();
             let thread = thread::Builder::new()
                 .name(format!("load-{worker}"))
-                .spawn(move || work(&runtime, &own, &report_ready, &begun));
+                .spawn(move || work(&runtime, &own, &account, &report_ready, &begun));
             workers.threads.push(thread.map_err(RunError::Generator)?);
             workers.begin.push(begin);
         }
@@ -240,6 +262,7 @@ fn gone() -> RunError {
 fn work(
     runtime: &Runtime,
     connections: &[Arc<Connection>],
+    account: &Mutex<Account>,
     ready: &mpsc::Sender<Result<(), OpenError>>,
     begun: &mpsc::Receiver<Instant>,
 ) -> io::Result<Account> {
@@ -258,9 +281,7 @@ fn work(
         for connection in running {
             connection.await.map_err(io::Error::other)??;
         }
-        let mut all = Account::default();
-        connections.iter().for_each(|connection| all.merge(connection.take_account()));
-        Ok(all)
+        Ok(std::mem::take(&mut *account.lock().unwrap_or_else(PoisonError::into_inner)))
     })
 }
 
@@ -327,7 +348,9 @@ fn observe(
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     let last = Reading::take(shared, target.as_deref());
-    let cpu = last.target_cpu.zip(first.target_cpu).map(|(last, first)| last - first);
+    // Another process may have its id by now.
+    let cpu = last.target_cpu.zip(first.target_cpu);
+    let cpu = cpu.and_then(|(last, first)| last.checked_sub(first));
     Observed {
         end: last.at,
         time: last.at - first.at,
@@ -347,21 +370,21 @@ impl Waiting<'_> {
     fn settle(
         &self,
         arrivals: &mut dyn Arrivals,
-        account: &Account,
-        spans_per_request: u64,
+        excused: &Excused,
+        spans: u64,
+        accepted: u64,
     ) -> Result<Delivery, RunError> {
         let begun = Instant::now();
-        let spans = account.requests_end * spans_per_request;
-        let accepted = account.warm_up.spans_accepted + account.measured.spans_accepted;
-        // An interrupt that ended the sending does not end the waiting; the next one does.
-        let stopped = self.stop.0.subscribe();
+        // An interrupt that ended the sending does not end the waiting; the next one does, also where
+        // it came while requests were in flight.
+        let asked_max = u32::from(self.stop.is_stopped());
         loop {
             let arrived = arrivals.arrived().map_err(RunError::Arrivals)?;
-            let is_over = begun.elapsed() >= self.settle || stopped.has_changed().unwrap_or(true);
+            let is_over = begun.elapsed() >= self.settle || self.stop.asked() > asked_max;
             // Only once enough has arrived can all of it have.
             if arrived.distinct >= accepted || is_over {
                 let missing = arrivals.missing(spans).map_err(RunError::Arrivals)?;
-                let lost = account.excused.lost(&missing, spans_per_request);
+                let lost = excused.lost(&missing);
                 if lost == 0 || is_over {
                     let settled_after = begun.elapsed();
                     return Ok(Delivery { arrived, lost, settled_after });
@@ -379,6 +402,9 @@ pub enum RunError {
     /// The endpoint, or what is asked of it, is refused.
     #[error("the target cannot be used")]
     Config(#[from] InvalidConfig),
+    /// Nobody could want this, or nothing bear it.
+    #[error(transparent)]
+    Settings(#[from] InvalidSettings),
     /// More spans than can be numbered.
     #[error("more spans than the 2^36 that can be told apart; lower --rate or --duration")]
     TooMany,
@@ -405,8 +431,42 @@ pub enum RunError {
     Arrivals(#[source] io::Error),
 }
 
+/// How long a request may go without an answer.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// From the moment all connections are open to the first request: for all threads to hear of it.
 const START_DELAY: Duration = Duration::from_millis(5);
 
 const LOOK: Duration = Duration::from_millis(100);
 const LOOK_SOON: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    #[test]
+    fn a_target_that_hangs_holds_up_no_run() {
+        // It takes connections and never answers: of a hundred requests one is in flight at a time.
+        let target = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let endpoint = format!("http://{}", target.local_addr().expect("bound"));
+        let options = "load --rate 1000 --warm-up 0 --duration 0.1 --spans-per-request 1 \
+                       --connections 1 --in-flight-max 1 --protocol http/protobuf";
+        let settings = Line::parse_from(options.split_whitespace()).settings;
+        let mut load = Load::new(settings, Run::random(), endpoint);
+        load.answer_time_max = Duration::from_millis(200);
+        let report = load.run(&Stop::default(), drop).expect("a report");
+        assert_eq!((report.measured.requests, report.measured.requests_failed()), (100, 100));
+        assert!(report.measured.failures["not sent"].requests >= 90, "{report}");
+        assert!(report.elapsed < Duration::from_secs(5), "{report}");
+    }
+}

@@ -13,6 +13,7 @@ use clap::Parser;
 use spanwire_load::{
     Addresses, Load, ReceiverProcess, Report, Run, Settings, Stop, serve_if_asked,
 };
+use spanwire_transport::Protocol;
 
 use crate::progress::Bar;
 
@@ -86,10 +87,12 @@ fn run(arguments: Arguments) -> Result<Report, Box<dyn Error>> {
             let addresses = Addresses { grpc: any, http: any };
             let receiver = ReceiverProcess::spawn(&env::current_exe()?, run, addresses)?;
             let Addresses { grpc, http } = receiver.addresses();
-            let address = if settings.protocol_name() == "grpc" { grpc } else { http };
+            let address = if settings.protocol == Protocol::Grpc { grpc } else { http };
             let address = address.ok_or("the receiver has no address")?;
             let pid = receiver.pid();
-            Load::new(settings, run, format!("http://{address}")).target(pid).arrivals(receiver)
+            let load = Load::new(settings, run, format!("http://{address}")).arrivals(receiver);
+            // Elsewhere there is no /proc to read it in.
+            if cfg!(target_os = "linux") { load.target(pid) } else { load }
         }
     };
     let stop = stop_on_interrupts()?;

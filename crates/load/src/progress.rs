@@ -27,7 +27,7 @@ impl Bar {
     }
 
     pub(crate) fn show(&self, progress: Progress) {
-        let Progress { elapsed, spans_sent, spans_accepted, requests_failed } = progress;
+        let Progress { elapsed, spans_sent, spans_accepted, requests_failed, .. } = progress;
         let counts = || {
             let (sent, accepted) = (HumanCount(spans_sent), HumanCount(spans_accepted));
             let failed = HumanCount(requests_failed);

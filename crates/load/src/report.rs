@@ -13,6 +13,7 @@ use crate::settings::Settings;
 use crate::tally::Tally;
 
 /// The figures of a run. `Display` is a table for people, [`json`](Self::json) an object for tools.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The load that was asked for.
@@ -42,15 +43,17 @@ pub struct Report {
 }
 
 /// What the target's process used while it was observed.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug)]
 pub struct TargetUse {
-    /// CPU time; `None` if the process ended.
+    /// CPU time; `None` if the process ended, or another has its id.
     pub cpu: Option<Duration>,
     /// Memory; `None` if the process ended.
     pub memory_peak: Option<MemoryPeak>,
 }
 
 /// What arrived of a whole run, warm-up included.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// What was counted.
@@ -62,9 +65,10 @@ pub struct Delivery {
 }
 
 /// What makes a run a failure.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Verdict {
-    /// The target took over no span at all.
+    /// The target took over no span of those that were measured.
     #[error("no span was accepted")]
     NothingAccepted,
     /// Accepted spans are missing, or arrived more than once.
@@ -84,7 +88,7 @@ impl Report {
     ///
     /// The [`Verdict`], where it did not. Spans refused openly are no failure of the run.
     pub fn verdict(&self) -> Result<(), Verdict> {
-        if self.spans_accepted() == 0 {
+        if self.measured.spans_accepted == 0 {
             return Err(Verdict::NothingAccepted);
         }
         match self.delivery {
@@ -103,9 +107,9 @@ impl Report {
         self.warm_up.spans_accepted + self.measured.spans_accepted
     }
 
-    /// Spans accepted a second, warm-up left out.
+    /// Spans accepted a second, warm-up left out; `None` where no time was measured.
     #[must_use]
-    pub fn throughput(&self) -> f64 {
+    pub fn throughput(&self) -> Option<f64> {
         per(self.measured.spans_accepted as f64, self.elapsed.as_secs_f64())
     }
 
@@ -126,6 +130,15 @@ impl Report {
                 "the generator itself was late by up to {}: it had no CPU in time, and latencies \
                  include that",
                 Millis(Some(late)),
+            ));
+        }
+        let failed = self.measured.requests_failed();
+        if failed > 0 {
+            warnings.push(format!(
+                "{} of {} requests failed ({:.2} %); latencies include theirs",
+                Grouped(failed),
+                Grouped(self.measured.requests),
+                failed as f64 / self.measured.requests as f64 * 100.0,
             ));
         }
         if self.measured.held_back > 0 {
@@ -206,16 +219,16 @@ impl Report {
     fn usage(&self, cpu: Option<Duration>) -> Value {
         json!({
             "cpu_seconds": cpu.map(|cpu| cpu.as_secs_f64()),
-            "cpu_seconds_per_million_spans": cpu.map(|cpu| self.cpu_per_million(cpu)),
-            "cores": cpu.map(|cpu| self.cores(cpu)),
+            "cpu_seconds_per_million_spans": cpu.and_then(|cpu| self.cpu_per_million(cpu)),
+            "cores": cpu.and_then(|cpu| self.cores(cpu)),
         })
     }
 
-    fn cpu_per_million(&self, cpu: Duration) -> f64 {
+    fn cpu_per_million(&self, cpu: Duration) -> Option<f64> {
         per(cpu.as_secs_f64(), self.observed_spans as f64 / 1e6)
     }
 
-    fn cores(&self, cpu: Duration) -> f64 {
+    fn cores(&self, cpu: Duration) -> Option<f64> {
         per(cpu.as_secs_f64(), self.observed_for.as_secs_f64())
     }
 
@@ -267,13 +280,17 @@ impl Report {
             let example = &failures.example;
             writeln!(f, "{:<WIDTH$}{code:>20} {requests:>12} requests, as: {example}", "")?;
         }
-        write!(f, "{:<WIDTH$}{:>14} spans/s", "throughput", Grouped(self.throughput() as u64))?;
-        match self.settings.rate {
-            Rate::Spans(rate) => {
-                let share = self.throughput() / rate.get() as f64;
-                writeln!(f, ", {:.1} % of what was wanted", share * 100.0)?;
+        write!(f, "{:<WIDTH$}", "throughput")?;
+        match (self.throughput(), self.settings.rate) {
+            (None, _) => writeln!(f, "not known: no time was measured")?,
+            (Some(throughput), Rate::Spans(rate)) => {
+                let share = throughput / rate.get() as f64 * 100.0;
+                let spans = Grouped(throughput as u64);
+                writeln!(f, "{spans:>14} spans/s, {share:.1} % of what was wanted")?;
             }
-            Rate::Max => writeln!(f)?,
+            (Some(throughput), Rate::Max) => {
+                writeln!(f, "{:>14} spans/s", Grouped(throughput as u64))?;
+            }
         }
         let counted = match self.settings.rate {
             Rate::Spans(_) => "from when each request was due",
@@ -291,9 +308,9 @@ impl Report {
             None => writeln!(f, "{name:<WIDTH$}not known: the process ended"),
             Some(cpu) => writeln!(
                 f,
-                "{name:<WIDTH$}{:.2} s per million spans, {:.1} % of a core",
-                self.cpu_per_million(cpu),
-                self.cores(cpu) * 100.0,
+                "{name:<WIDTH$}{} s per million spans, {} % of a core",
+                Known(self.cpu_per_million(cpu), 2),
+                Known(self.cores(cpu).map(|cores| cores * 100.0), 1),
             ),
         };
         cpu("generator CPU", Some(self.generator_cpu))?;
@@ -356,8 +373,21 @@ fn quantiles(latencies: &Latencies) -> Value {
     values.into()
 }
 
-fn per(amount: f64, of: f64) -> f64 {
-    if of > 0.0 { amount / of } else { 0.0 }
+/// `None` of nothing.
+fn per(amount: f64, of: f64) -> Option<f64> {
+    (of > 0.0).then(|| amount / of)
+}
+
+/// A figure with so many digits behind the point, if it is known.
+struct Known(Option<f64>, usize);
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self(Some(figure), digits) => write!(f, "{figure:.digits$}"),
+            Self(None, _) => f.write_str("–"),
+        }
+    }
 }
 
 /// The usual percentiles and the longest, in milliseconds.

@@ -4,6 +4,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::ledger::Ledger;
+
 /// Spans wanted a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
@@ -49,14 +51,23 @@ impl Schedule {
         Self { rate, spans_per_request, end }
     }
 
-    /// When `request`, which counts from 0, is due; `None` where that is not before the end. `now`
-    /// matters to a closed loop alone, where a request is due when it can be sent.
+    /// The end.
+    pub(crate) const fn end(&self) -> Duration {
+        self.end
+    }
+
+    /// When `request`, which counts from 0, is due; `None` where that is not before the end, or where
+    /// its spans could not be told apart by their numbers any more. `now` matters to a closed loop
+    /// alone, where a request is due when it can be sent.
     #[must_use]
     pub fn due(&self, request: u64, now: Duration) -> Option<Duration> {
+        let spans = u128::from(request) * u128::from(self.spans_per_request.get());
+        if spans + u128::from(self.spans_per_request.get()) > u128::from(Ledger::SPANS_MAX) {
+            return None;
+        }
         let due = match self.rate {
             Rate::Max => now,
             Rate::Spans(rate) => {
-                let spans = u128::from(request) * u128::from(self.spans_per_request.get());
                 let nanos = spans * NANOS_PER_SECOND / u128::from(rate.get());
                 Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
             }
@@ -103,6 +114,14 @@ mod tests {
         let now = Duration::from_millis(1_999);
         assert_eq!(schedule.due(123, now), Some(now));
         assert_eq!(schedule.due(124, Duration::from_secs(2)), None);
+    }
+
+    #[test]
+    fn a_closed_loop_ends_where_its_spans_run_out_of_numbers() {
+        let schedule = schedule("max", 1 << 10, 2);
+        assert_eq!(schedule.due((1 << 26) - 1, Duration::ZERO), Some(Duration::ZERO));
+        assert_eq!(schedule.due(1 << 26, Duration::ZERO), None);
+        assert_eq!(schedule.due(u64::MAX, Duration::ZERO), None);
     }
 
     #[test]

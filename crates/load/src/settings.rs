@@ -25,17 +25,17 @@ pub struct Settings {
     pub settle: Duration,
     /// Connections. HTTP/1.1 takes a TCP connection for each request in flight: up to so many times
     /// --in-flight-max.
-    #[arg(long, value_name = "N", default_value = "2")]
+    #[arg(long, value_name = "N", default_value = "2", value_parser = count::<CONNECTIONS_MAX>)]
     pub connections: NonZeroU32,
     /// The most requests without an answer on each connection; a further one waits, and its latency
     /// counts from when it was due all the same.
-    #[arg(long, value_name = "N", default_value = "16")]
+    #[arg(long, value_name = "N", default_value = "16", value_parser = count::<IN_FLIGHT_MAX>)]
     pub in_flight_max: NonZeroU32,
     /// Spans in each request.
-    #[arg(long, value_name = "N", default_value = "100")]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = count::<SPANS_MAX>)]
     pub spans_per_request: NonZeroU32,
     /// Attributes of each span, which decide its size: 8 make some 417 bytes.
-    #[arg(long, value_name = "N", default_value = "8")]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = attributes())]
     pub attributes: u32,
     /// How spans are sent.
     #[arg(long, default_value = "grpc", value_parser = protocols())]
@@ -46,6 +46,25 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether a run can be like this; what came from a command line can.
+    pub(crate) fn check(&self) -> Result<(), InvalidSettings> {
+        let counts = [
+            ("connections", self.connections.get(), CONNECTIONS_MAX),
+            ("in_flight_max", self.in_flight_max.get(), IN_FLIGHT_MAX),
+            ("spans_per_request", self.spans_per_request.get(), SPANS_MAX),
+            ("attributes", self.attributes, ATTRIBUTES_MAX),
+        ];
+        if let Some((setting, _, max)) = counts.into_iter().find(|&(_, count, max)| count > max) {
+            return Err(InvalidSettings::TooMany { setting, max });
+        }
+        let times =
+            [("duration", self.duration), ("warm_up", self.warm_up), ("settle", self.settle)];
+        match times.into_iter().find(|(_, time)| *time > TIME_MAX) {
+            Some((setting, _)) => Err(InvalidSettings::TooLong { setting }),
+            None => Ok(()),
+        }
+    }
+
     /// All connections' requests in flight, at most.
     #[must_use]
     pub fn in_flight_max_in_all(&self) -> u64 {
@@ -64,6 +83,40 @@ impl Settings {
         name_of(COMPRESSIONS, self.compression)
     }
 }
+
+/// Why no run can be like the settings.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSettings {
+    /// More than anybody needs, and than memory and descriptors bear.
+    #[error("{setting} must be at most {max}")]
+    TooMany {
+        /// The field's name.
+        setting: &'static str,
+        /// The most there may be.
+        max: u32,
+    },
+    /// Longer than a run may take.
+    #[error("{setting} must be at most a week")]
+    TooLong {
+        /// The field's name.
+        setting: &'static str,
+    },
+}
+
+/// A descriptor each, and buffers.
+const CONNECTIONS_MAX: u32 = 4_096;
+
+/// Of each connection: a copy of the request each.
+const IN_FLIGHT_MAX: u32 = 16_384;
+
+/// In a request, at eight attributes some 26 MiB of the 64 MiB that a request may have.
+const SPANS_MAX: u32 = 65_536;
+
+/// As many as OpenTelemetry's SDKs keep of a span by default.
+const ATTRIBUTES_MAX: u32 = 128;
+
+const TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 const PROTOCOLS: [(&str, Protocol); 3] = [
     ("grpc", Protocol::Grpc),
@@ -93,9 +146,18 @@ fn name_of<T: PartialEq>(all: [(&'static str, T); 3], value: T) -> &'static str 
     all.iter().find(|(_, known)| *known == value).map_or("other", |(name, _)| name)
 }
 
+fn count<const MAX: u32>(text: &str) -> Result<NonZeroU32, String> {
+    let count = text.parse().ok().filter(|count: &NonZeroU32| count.get() <= MAX);
+    count.ok_or_else(|| format!("not a whole number from 1 to {MAX}"))
+}
+
+fn attributes() -> impl clap::builder::TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(..=i64::from(ATTRIBUTES_MAX))
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let seconds = seconds.filter(|seconds| *seconds <= SECONDS_MAX);
+    let seconds = seconds.filter(|seconds| *seconds <= TIME_MAX);
     seconds.ok_or_else(|| "not a number of seconds from 0 to a week".to_owned())
 }
 
@@ -105,8 +167,6 @@ fn more_than_nothing(text: &str) -> Result<Duration, String> {
         false => Ok(seconds),
     })
 }
-
-const SECONDS_MAX: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 #[cfg(test)]
 mod tests {
@@ -147,6 +207,24 @@ mod tests {
     }
 
     #[test]
+    fn what_no_command_line_could_ask_for_is_refused_of_a_library_too() {
+        let valid = parse("load").expect("the defaults");
+        assert_eq!(valid.check(), Ok(()));
+        let many = NonZeroU32::MAX;
+        for invalid in [
+            Settings { connections: many, ..valid.clone() },
+            Settings { in_flight_max: many, ..valid.clone() },
+            Settings { spans_per_request: many, ..valid.clone() },
+            Settings { attributes: u32::MAX, ..valid.clone() },
+            Settings { duration: Duration::MAX, ..valid.clone() },
+            Settings { warm_up: Duration::MAX, ..valid.clone() },
+            Settings { settle: Duration::MAX, ..valid.clone() },
+        ] {
+            assert!(invalid.check().is_err(), "{invalid:?}");
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for line in [
             "--rate 0",
@@ -155,8 +233,13 @@ mod tests {
             "--duration NaN",
             "--duration 1e9",
             "--connections 0",
+            "--connections 4097",
             "--in-flight-max 0",
+            "--in-flight-max 16385",
             "--spans-per-request 0",
+            "--spans-per-request 65537",
+            "--attributes 129",
+            "--attributes -1",
             "--protocol thrift",
             "--compression brotli",
         ] {

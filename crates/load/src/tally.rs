@@ -9,9 +9,10 @@ use spanwire_transport::{Accepted, EncodeError, SendError};
 use crate::latencies::Latencies;
 
 /// The answers to the requests of one part of a run.
+#[non_exhaustive]
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Requests sent, answered or not.
+    /// Requests that were due, answered or not.
     pub requests: u64,
     /// Spans in them.
     pub spans: u64,
@@ -26,7 +27,7 @@ pub struct Tally {
     /// Requests that failed, by code: a gRPC code's name, an HTTP status, or what happened to the
     /// connection.
     pub failures: BTreeMap<String, Failures>,
-    /// From when a request was due to the end of its answer.
+    /// From when a request was due to the end of its answer, or to its failure.
     pub latencies: Latencies,
     /// From when a request was due, and there was a place for it among those in flight, to when the
     /// generator had it ready for the connection: how far the generator itself fell behind.
@@ -36,6 +37,7 @@ pub struct Tally {
 }
 
 /// Requests that failed for the same reason.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failures {
     /// How many.
@@ -46,6 +48,8 @@ pub struct Failures {
 
 /// Why a request was not taken over.
 pub(crate) enum Failure {
+    /// There was no place for it among those in flight before the run had to end.
+    NoPlace,
     Encode(EncodeError),
     Send(SendError),
 }
@@ -134,6 +138,7 @@ impl Failure {
     /// The error and its causes.
     fn text(&self) -> String {
         match self {
+            Self::NoPlace => "too many were in flight when the run had to end".to_owned(),
             Self::Encode(error) => chain(error),
             Self::Send(error) => chain(error),
         }
@@ -147,24 +152,46 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// Spans that need not arrive, since the target did not say that it took them over.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Excused(HashMap<u64, u64>);
+#[derive(Debug)]
+pub(crate) struct Excused {
+    spans_per_request: u64,
+    /// Requests all of whose spans may be missing: the first of each row of them, with the one after
+    /// the last. A target that fails does so for a while, and takes a row.
+    whole: BTreeMap<u64, u64>,
+    /// How many spans of other requests may be.
+    part: HashMap<u64, u64>,
+}
 
 impl Excused {
-    /// So many spans of `request` may be missing.
+    pub(crate) fn new(spans_per_request: u64) -> Self {
+        Self { spans_per_request, whole: BTreeMap::new(), part: HashMap::new() }
+    }
+
+    /// So many spans of `request` may be missing. To be said once of a request.
     pub(crate) fn add(&mut self, request: u64, spans: u64) {
-        if spans > 0 {
-            self.0.insert(request, spans);
+        match spans {
+            0 => {}
+            part if part < self.spans_per_request => {
+                self.part.insert(request, part);
+            }
+            _ => {
+                let before = self.whole.range(..request).next_back();
+                let before = before.filter(|(_, end)| **end == request);
+                let first = before.map_or(request, |(first, _)| *first);
+                let end = self.whole.remove(&(request + 1)).unwrap_or(request + 1);
+                self.whole.insert(first, end);
+            }
         }
     }
 
-    pub(crate) fn merge(&mut self, other: Self) {
-        self.0.extend(other.0);
+    /// Whether all spans of `request` may be missing.
+    fn is_whole(&self, request: u64) -> bool {
+        self.whole.range(..=request).next_back().is_some_and(|(_, end)| request < *end)
     }
 
-    /// Of the spans `missing`, `spans_per_request` with each request's numbers in a row, those that
-    /// had been accepted.
-    pub(crate) fn lost(&self, missing: &[Range<u64>], spans_per_request: u64) -> u64 {
+    /// Of the spans `missing`, each request's numbers in a row, those that had been accepted.
+    pub(crate) fn lost(&self, missing: &[Range<u64>]) -> u64 {
+        let spans_per_request = self.spans_per_request;
         let mut by_request: HashMap<u64, u64> = HashMap::new();
         let mut lost = 0;
         for range in missing {
@@ -172,15 +199,15 @@ impl Excused {
             while from < range.end {
                 let request = (from - 1) / spans_per_request;
                 let to = range.end.min((request + 1) * spans_per_request + 1);
-                if self.0.contains_key(&request) {
+                if self.part.contains_key(&request) {
                     *by_request.entry(request).or_default() += to - from;
-                } else {
+                } else if !self.is_whole(request) {
                     lost += to - from;
                 }
                 from = to;
             }
         }
-        let beyond = |(request, missing): (&u64, &u64)| missing.saturating_sub(self.0[request]);
+        let beyond = |(request, missing): (&u64, &u64)| missing.saturating_sub(self.part[request]);
         lost + by_request.iter().map(beyond).sum::<u64>()
     }
 }
@@ -222,7 +249,7 @@ mod tests {
     #[test]
     #[expect(clippy::single_range_in_vec_init, reason = "a list of ranges is what is meant")]
     fn only_accepted_spans_can_be_lost() {
-        let mut excused = Excused::default();
+        let mut excused = Excused::new(10);
         excused.add(1, 10); // 11 to 20, failed
         excused.add(2, 3); // 21 to 30, three rejected
         let cases: [(&[Range<u64>], u64); 7] = [
@@ -235,7 +262,16 @@ mod tests {
             (&[1..41], 10 + 7 + 10),
         ];
         for (missing, lost) in cases {
-            assert_eq!(excused.lost(missing, 10), lost, "{missing:?}");
+            assert_eq!(excused.lost(missing), lost, "{missing:?}");
         }
+    }
+
+    #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "a list of ranges is what is meant")]
+    fn a_row_of_failed_requests_takes_one_entry_in_whatever_order_they_fail() {
+        let mut excused = Excused::new(10);
+        [3, 5, 4, 0, 1, 2, 8].into_iter().for_each(|request| excused.add(request, 10));
+        assert_eq!(excused.whole, BTreeMap::from([(0, 6), (8, 9)]));
+        assert_eq!(excused.lost(&[1..101]), 3 * 10, "requests 6, 7 and 9");
     }
 }

@@ -87,7 +87,7 @@ fn a_second_against_a_receiver_of_its_own_loses_and_duplicates_nothing() {
     assert_eq!((delivery.arrived.duplicated, delivery.arrived.unknown), (0, 0));
     assert_eq!(report.verdict(), Ok(()));
     assert_eq!(report.measured.latencies.count(), 100);
-    assert!((500.0..2_100.0).contains(&report.throughput()), "{report}");
+    assert!((500.0..2_100.0).contains(&report.throughput().expect("known")), "{report}");
     assert!(sent > 0, "progress was told");
     if cfg!(target_os = "linux") {
         let target = report.target.expect("asked for");
@@ -105,6 +105,10 @@ fn refused_requests_are_counted_by_code_and_are_not_lost() {
     assert_eq!((report.measured.requests, report.measured.requests_accepted), (100, 90));
     assert_eq!(report.measured.failures.len(), 1);
     assert_eq!(report.measured.failures["gRPC UNAVAILABLE"].requests, 10);
+    assert_eq!(
+        report.warnings()[0],
+        "10 of 100 requests failed (10.00 %); latencies include theirs"
+    );
     let delivery = report.delivery.expect("known");
     assert_eq!((delivery.arrived.distinct, delivery.lost), (90 * 50, 0), "{report}");
     assert_eq!(report.verdict(), Ok(()));
@@ -150,7 +154,7 @@ fn a_target_that_answers_late_slows_no_clock() {
     let median = report.measured.latencies.quantile(0.5).expect("some");
     assert!(median >= Duration::from_millis(10 * 50 - 100 - 50), "{report}");
     assert!(report.measured.held_back >= 10, "{report}");
-    assert!(report.throughput() < 250.0, "{report}");
+    assert!(report.throughput().expect("known") < 250.0, "{report}");
     assert!(report.elapsed >= Duration::from_secs(1), "{report}");
 }
 
@@ -195,6 +199,45 @@ fn a_warm_up_is_sent_and_not_measured() {
     let report = run(options, Duration::ZERO, well);
     assert_eq!((report.warm_up.requests, report.measured.requests), (20, 30), "{report}");
     assert_eq!(report.delivery.expect("known").arrived.distinct, 1_000);
+}
+
+#[test]
+fn a_target_that_only_took_the_warm_up_fails() {
+    let options = "--rate 2000 --warm-up 0.2 --duration 0.3 --spans-per-request 20";
+    let report = run(options, Duration::ZERO, |request| match request {
+        0..20 => well(request),
+        _ => (0, Err(Refusal::Internal { message: "broken".to_owned() })),
+    });
+    assert_eq!((report.spans_accepted(), report.measured.spans_accepted), (400, 0), "{report}");
+    assert_eq!(report.verdict(), Err(Verdict::NothingAccepted), "{report}");
+}
+
+#[test]
+fn a_second_stop_while_requests_are_in_flight_ends_the_wait_for_arrivals_too() {
+    let run = Run::random();
+    let runtime = Runtime::new().expect("a runtime");
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let answers_late = |_: Received| async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok(Accepted::default())
+    };
+    let receiver = runtime.block_on(Receiver::builder().grpc(any).bind(answers_late));
+    let receiver = receiver.expect("a free port");
+    let endpoint = format!("http://{}", receiver.grpc_address().expect("bound"));
+    let settings = settings("--rate 1000 --duration 3600 --settle 20");
+    let stop = Stop::default();
+    let twice = stop.clone();
+    let watch = |progress: spanwire_load::Progress| {
+        if progress.spans_sent > 0 {
+            twice.stop();
+        }
+    };
+    // Nothing ever arrives in this ledger.
+    let load = Load::new(settings, run, endpoint).arrivals(Arc::new(Mutex::new(Ledger::new(run))));
+    let report = load.run(&stop, watch).expect("a report");
+    assert!(matches!(report.verdict(), Err(Verdict::NotDelivered { .. })), "{report}");
+    let settled_after = report.delivery.expect("known").settled_after;
+    assert!(settled_after < Duration::from_secs(10), "{report}");
 }
 
 #[test]
@@ -246,6 +289,14 @@ fn the_command_prints_all_figures_as_json_and_succeeds() {
     if cfg!(target_os = "linux") {
         assert!(report["target"]["memory_peak_bytes"].as_u64().expect("a number") > 1 << 20);
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_argument_that_is_no_text_is_refused_and_no_panic() {
+    let argument: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"--rate=\xff");
+    let output = Command::new(PROGRAM).arg(argument).output().expect("runs");
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

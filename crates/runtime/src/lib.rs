@@ -1,15 +1,16 @@
 //! Tokio runtimes with settings for telemetry, checked before a thread is started.
 //!
 //! [`Builder`] decides what a runtime of ours is by default and which settings can work. It adds no
-//! scheduler, spawns no task, keeps no global runtime, and never looks at the environment.
+//! scheduler, spawns no task, keeps no global runtime, and takes nothing from the environment; the
+//! standard library takes the default of a thread's stack from `RUST_MIN_STACK`.
 //!
 //! # Guarantees
 //!
 //! - A setting that cannot work is an error of [`Builder::build`], which names it. Tokio itself
 //!   panics on some, as the system's threads do, and on others only once a thread is wanted.
 //! - Time and sockets are switched on.
-//! - Every thread has the name and the stack that were asked for, and there are never more than
-//!   were asked for.
+//! - Every thread it starts has the name and the stack that were asked for, and there are never more
+//!   than were asked for. The thread that calls `block_on` keeps its own.
 //!
 //! # Example
 //!

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -32,8 +33,9 @@ fn criterion(home: &Path, round: usize, figures: &mut Figures) -> Result<(), Str
     let mut folders = vec![home.to_owned()];
     while let Some(folder) = folders.pop() {
         // A suite whose rows were all filtered out leaves nothing.
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        for entry in entries {
+        let entries =
+            unless_not_there(fs::read_dir(&folder)).map_err(|error| failed(&folder, error))?;
+        for entry in entries.into_iter().flatten() {
             let path = entry.map_err(|error| failed(&folder, error))?.path();
             if path.is_dir() {
                 folders.push(path);
@@ -56,8 +58,8 @@ fn criterion(home: &Path, round: usize, figures: &mut Figures) -> Result<(), Str
 
 /// Enters the figures of a file with one JSON object a line; no file, no figures.
 fn lines(path: &Path, round: usize, figures: &mut Figures) -> Result<(), String> {
-    let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
-    for line in text.lines() {
+    let text = unless_not_there(fs::read_to_string(path)).map_err(|error| failed(path, error))?;
+    for line in text.iter().flat_map(|text| text.lines()) {
         let line: Line = serde_json::from_str(line).map_err(|error| failed(path, error))?;
         figures.enter(round, line.name, line.figure);
     }
@@ -66,14 +68,15 @@ fn lines(path: &Path, round: usize, figures: &mut Figures) -> Result<(), String>
 
 /// Enters what the load generator printed; no file, no figures.
 fn load(path: &Path, round: usize, figures: &mut Figures) -> Result<(), String> {
-    let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
-    // A load that failed printed no report, which stands among the failures.
-    let Ok(load) = serde_json::from_str::<Load>(&text) else { return Ok(()) };
+    let text = unless_not_there(fs::read_to_string(path)).map_err(|error| failed(path, error))?;
+    // A load that failed printed nothing, and stands among the failures.
+    let Some(text) = text.filter(|text| !text.trim().is_empty()) else { return Ok(()) };
+    let load: Load = serde_json::from_str(&text).map_err(|error| failed(path, error))?;
     let mut enter = |unit: &str, figure: Option<f64>| {
         let name = Name::new("load", "spanwire", LOAD_SPANS_PER_SECOND, unit);
         figure.into_iter().for_each(|figure| figures.enter(round, name.clone(), figure));
     };
-    enter("spans/s", Some(load.spans_per_second));
+    enter("spans/s", load.spans_per_second);
     let percentiles = load.latency_ms.into_iter().filter(|(key, _)| key.starts_with('p'));
     for (quantile, millis) in percentiles {
         // Keys there have no full stops.
@@ -90,20 +93,36 @@ fn load(path: &Path, round: usize, figures: &mut Figures) -> Result<(), String> 
     Ok(())
 }
 
-/// Enters what `cargo xtask pgo` left, if that was at this commit (at least its first digits).
-pub(super) fn builds(path: &Path, commit: &str, figures: &mut Figures) -> Result<(), String> {
-    if !path.exists() {
-        return Ok(());
+/// Enters what `cargo xtask pgo` left, if that was at this commit and neither had changes; returns
+/// when it was.
+pub(super) fn builds(
+    path: &Path,
+    commit: &str,
+    figures: &mut Figures,
+) -> Result<Option<String>, String> {
+    // Words beside it say that there are changes, or that it is unknown.
+    let is_clean = commit.chars().all(|c| c.is_ascii_hexdigit());
+    if !is_clean || !path.exists() {
+        return Ok(None);
     }
     let builds: Builds = parse(path)?;
-    if commit.is_empty() || !builds.commit.starts_with(commit) {
-        return Ok(());
+    if builds.commit != commit {
+        return Ok(None);
     }
     for Build { name, variant, unit, rounds } in builds.rows {
         let name = Name { group: BUILDS.to_owned(), function: variant, value: name, unit };
         figures.enter_rounds(name, rounds.into_iter().map(Some).collect());
     }
-    Ok(())
+    Ok(Some(builds.date))
+}
+
+/// `None` only if there is nothing: what is there and cannot be read is an error.
+fn unless_not_there<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, String> {
@@ -165,6 +184,7 @@ struct Line {
 #[derive(Deserialize)]
 struct Builds {
     commit: String,
+    date: String,
     rows: Vec<Build>,
 }
 
@@ -179,7 +199,7 @@ struct Build {
 /// What is taken from the load generator's report.
 #[derive(Deserialize)]
 struct Load {
-    spans_per_second: f64,
+    spans_per_second: Option<f64>,
     latency_ms: BTreeMap<String, Option<f64>>,
     target: Option<LoadTarget>,
     delivery: Option<LoadDelivery>,
@@ -311,18 +331,42 @@ mod tests {
     }
 
     #[test]
-    fn builds_of_another_commit_are_not_taken_over() {
+    fn a_load_that_printed_no_report_is_an_error_unless_it_printed_nothing() {
+        let folder = Folder::new("no-load");
+        let path = folder.0.join("load.out");
+        assert_eq!(load(&path, 0, &mut Figures::default()), Ok(()));
+        for (text, is_read) in [("", true), ("{\"spans_per_second\": 1", false), ("{}", false)] {
+            folder.write("load.out", text);
+            let read = load(&path, 0, &mut Figures::default());
+            assert_eq!(read.is_ok(), is_read, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_and_cannot_be_read_is_an_error() {
+        let folder = Folder::new("unreadable");
+        fs::write(folder.0.join("figures.jsonl"), [0xff]).expect("can be written");
+        assert!(lines(&folder.0.join("figures.jsonl"), 0, &mut Figures::default()).is_err());
+        assert!(load(&folder.0.join("figures.jsonl"), 0, &mut Figures::default()).is_err());
+        assert!(criterion(&folder.0.join("figures.jsonl"), 0, &mut Figures::default()).is_err());
+        assert_eq!(criterion(&folder.0.join("none"), 0, &mut Figures::default()), Ok(()));
+    }
+
+    #[test]
+    fn builds_of_another_commit_or_of_changed_files_are_not_taken_over() {
         let folder = Folder::new("builds");
         folder.write(
             "figures.json",
-            r#"{"commit": "75df592ab", "changed": false, "rows": [
+            r#"{"commit": "75df592ab123", "date": "today", "rows": [
                 {"name": "encode", "variant": "LTO + PGO", "unit": "ns/span", "rounds": [90, 92]}]}"#,
         );
         let path = folder.0.join("figures.json");
         let mut figures = Figures::default();
-        builds(&path, "fa1fb63", &mut figures).expect("well formed");
+        for other in ["fa1fb6375df5", "75df592ab123 with uncommitted changes", "unknown"] {
+            assert_eq!(builds(&path, other, &mut figures), Ok(None));
+        }
         assert_eq!(figures.iter().count(), 0);
-        builds(&path, "75df592", &mut figures).expect("well formed");
+        assert_eq!(builds(&path, "75df592ab123", &mut figures), Ok(Some("today".to_owned())));
         assert_eq!(
             only(&figures, &Name::new(BUILDS, "LTO + PGO", "encode", "ns/span")),
             Some(91.0)

@@ -46,6 +46,29 @@ impl Name {
         self.unit == "spans/s"
     }
 
+    /// Whether it is foreign code alone that was timed. A rival that sends does so to our receiver, a
+    /// row such as `copied` is ours without what it is compared with: when either becomes slower, it
+    /// may be our doing.
+    pub(super) fn is_foreign(&self) -> bool {
+        const FOREIGN: [&str; 8] = [
+            "ArrayQueue",
+            "fastrace",
+            "opentelemetry_sdk",
+            "prost",
+            "serde_json",
+            "simd-json",
+            "sonic-rs",
+            "tracing-opentelemetry",
+        ];
+        FOREIGN.iter().any(|foreign| self.function.starts_with(foreign))
+    }
+
+    /// Whether each round must be as asked and not only most of them: no span that was lost in one is
+    /// made up for in another, and allocations do not depend on chance.
+    pub(super) fn each_round_counts(&self) -> bool {
+        ["lost", "allocations"].contains(&self.unit.as_str())
+    }
+
     /// Whether a slower machine makes the figure worse in proportion. Sizes and losses do not follow
     /// the machine's speed, nor does what is paced by a clock.
     pub(super) fn follows_machine(&self) -> bool {
@@ -107,15 +130,15 @@ impl Figures {
 
 /// Median, least and greatest of several rounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Spread {
-    pub(super) median: f64,
-    pub(super) least: f64,
-    pub(super) greatest: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) greatest: f64,
 }
 
 impl Spread {
     /// `None` of nothing.
-    pub(super) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
+    pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);
         let (least, greatest) = (*figures.first()?, *figures.last()?);

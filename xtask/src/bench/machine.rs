@@ -10,24 +10,27 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::flags::Flags;
 use crate::shell;
 
 /// The machine, its software and the commit. What cannot be found out reads `unknown`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Machine {
-    pub(super) cpu: String,
-    pub(super) cores: usize,
-    pub(super) memory: String,
-    pub(super) kernel: String,
-    pub(super) rustc: String,
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
+    pub(crate) memory: String,
+    pub(crate) kernel: String,
+    pub(crate) rustc: String,
+    /// What the caller had every build made with.
+    pub(crate) flags: String,
     /// With a word about changes that are not in it.
-    pub(super) commit: String,
-    pub(super) date: String,
+    pub(crate) commit: String,
+    pub(crate) date: String,
 }
 
 impl Machine {
     /// Reads `/proc` and asks `rustc` and `git`, in the workspace at `root`.
-    pub(super) fn read(root: &Path) -> Self {
+    pub(crate) fn read(root: &Path) -> Self {
         let proc = |file: &str| fs::read_to_string(Path::new("/proc").join(file)).ok();
         let unknown = || "unknown".to_owned();
         let cpu = proc("cpuinfo").and_then(|text| field(&text, "model name"));
@@ -41,6 +44,11 @@ impl Machine {
             kernel: proc("sys/kernel/osrelease")
                 .map_or_else(unknown, |text| format!("Linux {}", text.trim())),
             rustc: asked(root, "rustc", &["--version"]).unwrap_or_else(unknown),
+            flags: match Flags::of_caller().map(|flags| flags.to_string()) {
+                Ok(flags) if flags.is_empty() => "none".to_owned(),
+                Ok(flags) => flags,
+                Err(unreadable) => unreadable,
+            },
             commit: commit(root),
             date: httpdate::fmt_http_date(SystemTime::now()),
         }
@@ -79,7 +87,7 @@ pub(super) struct Pulse {
     /// How long a fixed piece of arithmetic takes, in ns: the median of many short runs, as the
     /// benchmarks take theirs.
     pub(super) arithmetic_ns: f64,
-    /// Part of the time for which other work had the core meanwhile, if the kernel tells.
+    /// Part of the time for which this thread had to wait for a core meanwhile, if the kernel tells.
     pub(super) waited: Option<f64>,
 }
 

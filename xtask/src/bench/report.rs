@@ -4,12 +4,14 @@ mod html;
 mod markdown;
 mod plot;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::iter::once;
 use std::path::{Path, PathBuf};
 
-use super::baseline::{Baseline, Comparison};
+use super::baseline::{Baseline, Change, Comparison};
 use super::catalogue::{Goal, Section};
-use super::figures::{Figures, Name, Spread, show, show_ratio};
+use super::figures::{BUILDS, Figures, Name, Spread, show, show_ratio};
 use super::machine::Machine;
 use super::run::Failure;
 use super::verdict::{Line, Outcome};
@@ -18,8 +20,10 @@ use crate::shell;
 /// All that a report says.
 pub(super) struct Report<'a> {
     pub(super) machine: &'a Machine,
-    /// Part of the time for which other work had the cores.
+    /// Part of the pauses between programs for which a thread had to wait for a core.
     pub(super) waited: Option<f64>,
+    /// When `cargo xtask pgo` measured the optimised builds, if their figures are taken over.
+    pub(super) builds_date: Option<String>,
     pub(super) command: &'a str,
     /// Rounds and times, in words.
     pub(super) method: String,
@@ -34,11 +38,11 @@ pub(super) struct Report<'a> {
 pub(super) struct Compared<'a> {
     pub(super) baseline: &'a str,
     pub(super) then: &'a Baseline,
-    /// Part of the time for which other work had the cores in this run.
+    /// The same of this run.
     pub(super) now_waited: Option<f64>,
     /// Whether the baseline was a quick run and this one is not, or the other way round.
     pub(super) lengths_differ: bool,
-    pub(super) threshold: f64,
+    pub(super) threshold_percent: f64,
     pub(super) comparison: Comparison,
 }
 
@@ -51,6 +55,15 @@ impl Report<'_> {
             shell::write(path, text)?;
         }
         Ok(paths)
+    }
+
+    /// The title of a section, with where its figures come from if that is not this run.
+    pub(super) fn title(&self, section: &Section) -> String {
+        match (section.suite, &self.builds_date) {
+            (None, Some(date)) => format!("{}, by `cargo xtask pgo` at {date}", section.title),
+            (None, None) => format!("{}, by `cargo xtask pgo`", section.title),
+            (Some(_), _) => section.title.to_owned(),
+        }
     }
 
     /// Lines about this library's own goals.
@@ -86,10 +99,24 @@ impl Report<'_> {
         self.sections.iter().flat_map(|(_, lines)| lines)
     }
 
-    /// What was asked for and was not measured.
-    pub(super) fn not_measured(&self) -> Vec<&Line<'_>> {
-        let missing = |line: &&Line<'_>| line.outcome() == Outcome::NotMeasured;
-        self.lines().filter(missing).collect()
+    /// Figures that rows name, as their own or as a rival's, and that were not measured; but those of
+    /// optimised builds are another command's.
+    pub(super) fn not_measured(&self) -> BTreeSet<&Name> {
+        let rows = self.lines().map(|line| line.row);
+        let named = rows
+            .flat_map(|row| once(&row.figure).chain(row.rivals.iter().map(|rival| &rival.name)));
+        named.filter(|name| name.group != BUILDS && self.figures.spread(name).is_none()).collect()
+    }
+
+    /// What went wrong in the run, in texts.
+    pub(super) fn failed(&self) -> Vec<String> {
+        let mut failed: Vec<String> = self.failures.iter().map(ToString::to_string).collect();
+        let missing: Vec<String> =
+            self.not_measured().into_iter().map(|name| format!("  {name}")).collect();
+        if !missing.is_empty() {
+            failed.push(format!("not measured:\n{}", missing.join("\n")));
+        }
+        failed
     }
 
     /// The goals, for a terminal: in short, as the pages have the rest.
@@ -132,6 +159,9 @@ fn goal_number(line: &Line<'_>) -> u32 {
     goal_id(line).trim_start_matches('G').parse().unwrap_or(0)
 }
 
+/// In place of a figure.
+const NOT_MEASURED: &str = "not measured";
+
 /// Between the lines of a cell.
 const BREAK: &str = "\n";
 
@@ -155,24 +185,31 @@ impl Cells {
         let unit = &line.row.figure.unit;
         let measured = |spread: Option<Spread>| spread.map(|spread| spread.show(unit));
         let none = || "–".to_owned();
-        let rivals = line.rivals.iter().filter(|beside| beside.figure.is_some());
         let list = |cells: Vec<String>| if cells.is_empty() { none() } else { cells.join(BREAK) };
         let goals = line.goals.iter().map(|(goal, reached)| one_goal(goal, *reached, line));
         Self {
             ids: line.row.requirements.join(", "),
-            what: line.row.what.clone(),
+            what: match line.row.note {
+                Some(note) => format!("{}{BREAK}{note}", line.row.what),
+                None => line.row.what.clone(),
+            },
             expected: line.row.expected.map_or_else(none, |figure| show(figure, unit)),
             rivals: list(
-                rivals
-                    .clone()
-                    .map(|beside| {
-                        let figure = beside.figure.map(|spread| show(spread.median, unit));
-                        format!("{} {}", beside.label, figure.unwrap_or_default())
+                line.rivals
+                    .iter()
+                    .map(|beside| match beside.figure {
+                        Some(spread) => format!("{} {}", beside.label, show(spread.median, unit)),
+                        None => format!("{}: {NOT_MEASURED}", beside.label),
                     })
                     .collect(),
             ),
-            ours: measured(line.ours).unwrap_or_else(|| "not measured".to_owned()),
-            ratio: list(rivals.map(|beside| beside.ratio.map_or_else(none, one_ratio)).collect()),
+            ours: measured(line.ours).unwrap_or_else(|| NOT_MEASURED.to_owned()),
+            ratio: list(
+                line.rivals
+                    .iter()
+                    .map(|beside| beside.ratio.map_or_else(none, one_ratio))
+                    .collect(),
+            ),
             goal: list(goals.collect()),
             outcome: outcome(line),
         }
@@ -195,7 +232,7 @@ fn one_goal(goal: &Goal, reached: Option<bool>, line: &Line<'_>) -> String {
     let text = goal.show(&line.row.figure.unit);
     match reached {
         Some(false) if line.goals.len() > 1 => format!("{text} (missed)"),
-        None if line.ours.is_some() => format!("{text} (not measured)"),
+        None if line.ours.is_some() => format!("{text} ({NOT_MEASURED})"),
         _ => text,
     }
 }
@@ -205,7 +242,7 @@ fn outcome(line: &Line<'_>) -> String {
     match line.outcome() {
         Outcome::Reached => format!("reached{noise}"),
         Outcome::Missed => format!("missed{noise}"),
-        Outcome::NotMeasured => "not measured".to_owned(),
+        Outcome::NotMeasured => NOT_MEASURED.to_owned(),
         Outcome::NoGoal if line.noisy => "noisy".to_owned(),
         Outcome::NoGoal => "–".to_owned(),
     }
@@ -220,18 +257,22 @@ fn about<'a>(report: &'a Report<'_>) -> Vec<(&'static str, String)> {
         ("machine", format!("{}, {} cores, {}", machine.cpu, machine.cores, machine.memory)),
         ("system", machine.kernel.clone()),
         ("compiler", machine.rustc.clone()),
+        ("flags", machine.flags.clone()),
         ("commit", machine.commit.clone()),
         ("date", machine.date.clone()),
         ("other work", other_work(report.waited)),
     ]
 }
 
-/// From this part of the time on, what other work takes shows in the figures.
+/// From this part of the time on, waiting for a core shows in the figures.
 const BUSY_FROM: f64 = 0.02;
 
 fn other_work(waited: Option<f64>) -> String {
     let Some(waited) = waited else { return "unknown".to_owned() };
-    let text = format!("had the cores for {:.1} % of the time", waited * 100.0);
+    let text = format!(
+        "a thread had to wait for a core {:.1} % of the time, asked in the pauses between programs",
+        waited * 100.0
+    );
     if waited < BUSY_FROM {
         return text;
     }
@@ -242,11 +283,12 @@ fn other_work(waited: Option<f64>) -> String {
 const READING: &str = "A figure is the median of the rounds, with the least and the greatest of them; a ratio is \
 taken within each round and says how many times better Spanwire is than the rival. “noisy” marks rows whose rounds \
 lie further apart than a fifth of their median: neither their outcome nor their figure should be relied on; a ratio \
-that varies as much has its spread beside it. Goals are held against medians. “expected” is the figure published as what may be expected of such a library.";
+that varies as much has its spread beside it. Goals are held against medians, those of losses and of allocations against the worst round. “expected” is the figure published as what may be expected of such a library.";
 
 /// The comparison with a baseline, in lines.
 fn compared(compared: &Compared<'_>) -> Vec<String> {
-    let Compared { baseline, then, now_waited, lengths_differ, threshold, comparison } = compared;
+    let Compared { baseline, then, now_waited, lengths_differ, threshold_percent, comparison } =
+        compared;
     let machine = &then.machine;
     let mut lines = vec![format!(
         "Baseline {baseline}: commit {}, {}, {}.",
@@ -261,35 +303,41 @@ fn compared(compared: &Compared<'_>) -> Vec<String> {
         lines.push("One of the two is a quick run: their spreads differ.".to_owned());
     }
     lines.push(format!(
-        "A fixed piece of arithmetic takes {:.3} times as long as it did then. The machine's shift is \
-         taken out of each round: by the rivals of the same group, and by that piece where there are \
-         none.",
-        comparison.shift
+        "The machine's shift is taken out of each round by the foreign code that the same program ran; \
+         where there is too little of that, nothing is taken out. A fixed piece of arithmetic takes \
+         {:.3} times as long as it did then.",
+        comparison.arithmetic
     ));
     let regressions = comparison.regressions.len();
     lines.push(format!(
-        "{} of Spanwire's figures compared: {regressions} worse by more than {:.0} % and beyond the \
-         noise, {} better.",
+        "{} of Spanwire's figures compared: {regressions} worse by more than {threshold_percent} % and \
+         beyond the noise, {} worse within the noise, {} better.",
         comparison.compared,
-        threshold * 100.0,
+        comparison.doubtful.len(),
         comparison.improvements.len(),
     ));
-    for (word, changes) in
-        [("worse", &comparison.regressions), ("better", &comparison.improvements)]
-    {
-        for change in changes {
-            let unit = &change.name.unit;
-            lines.push(format!(
-                "{word}: {} {} → {} ({})",
-                change.name,
-                change.then.show(unit),
-                change.now.show(unit),
-                show_ratio(change.times()),
-            ));
-        }
+    for (word, changes) in [
+        ("worse", &comparison.regressions),
+        ("median worse, rounds overlap", &comparison.doubtful),
+        ("better", &comparison.improvements),
+    ] {
+        lines.extend(changes.iter().map(|change| format!("{word}: {}", moved(change))));
     }
     lines.extend(comparison.gone.iter().map(|name| format!("no longer measured: {name}")));
     lines
+}
+
+/// A figure then and now; as it was measured too, if the machine's shift is taken out of it.
+fn moved(change: &Change) -> String {
+    let Change { name, then, now, measured } = change;
+    let show = |spread: &Spread| spread.show(&name.unit);
+    let ratio = show_ratio(change.times());
+    let corrected = format!("{name} {} → {} ({ratio})", show(then), show(now));
+    if measured == &[*then, *now] {
+        return corrected;
+    }
+    let [then, now] = measured.each_ref().map(show);
+    format!("{corrected}, measured {then} → {now}")
 }
 
 impl Compared<'_> {
@@ -318,6 +366,7 @@ mod tests {
             memory: "24 GiB".to_owned(),
             kernel: "Linux 6".to_owned(),
             rustc: "rustc 1.95.0".to_owned(),
+            flags: "-Ctarget-cpu=native".to_owned(),
             commit: "75df592ab123 with uncommitted changes".to_owned(),
             date: "today".to_owned(),
         }
@@ -327,6 +376,7 @@ mod tests {
         Row {
             requirements: &["G2", "S0.2"],
             what: "a span".to_owned(),
+            note: Some("Its clock is read twice."),
             rivals: vec![Rival { label: "fastrace".to_owned(), name: name("fastrace") }],
             figure,
             expected: Some(350.0),
@@ -337,7 +387,8 @@ mod tests {
         }
     }
 
-    /// Pieces that both forms of a report of two rows must have, the second row never measured.
+    /// Pieces that both forms of a report of two rows must have, the second row never measured, and
+    /// one of its rivals neither.
     fn with_report(look: impl FnOnce(&Report<'_>)) {
         let mut figures = Figures::default();
         for (round, (ours, rival)) in
@@ -349,21 +400,21 @@ mod tests {
         }
         let mut before = Figures::default();
         before.enter(0, name("spanwire"), 60.0);
-        let section = Section {
-            title: "Recording",
-            suite: None,
-            rows: vec![row(name("spanwire"), 90.0), row(name("spanwire, later"), 90.0)],
-        };
+        let mut later = row(name("spanwire, later"), 90.0);
+        later.rivals.push(Rival { label: "tracing".to_owned(), name: name("tracing") });
+        let rows = vec![row(name("spanwire"), 90.0), later];
+        let section = Section { title: "Recording", suite: None, rows };
         let sections = [section];
         let machine = machine();
         let side = |figures| Side { figures, arithmetic_ns: &[100.0] };
-        let comparison = compare(side(&before), side(&figures), 0.1, |_| true);
+        let comparison = compare(side(&before), side(&figures), 0.1, |_| true, |_| Some(()));
         let (arithmetic_ns, waits) = (vec![100.0], vec![0.5]);
         let ran = Ran { figures: before, arithmetic_ns, waits, ..Ran::default() };
         let then = Baseline::new("then".to_owned(), false, machine.clone(), &ran);
         look(&Report {
             machine: &machine,
             waited: Some(0.001),
+            builds_date: Some("noon".to_owned()),
             command: "cargo xtask bench cpu",
             method: "3 rounds".to_owned(),
             sections: sections
@@ -378,7 +429,7 @@ mod tests {
                 then: &then,
                 now_waited: Some(0.0),
                 lengths_differ: false,
-                threshold: 0.1,
+                threshold_percent: 2.5,
                 comparison,
             }),
         });
@@ -390,13 +441,19 @@ mod tests {
             let page = markdown::page(report);
             for piece in [
                 "| commit | 75df592ab123 with uncommitted changes |",
-                "| other work | had the cores for 0.1 % of the time |",
-                "- Other work, then: had the cores for 50.0 % of the time: enough to show",
+                "| flags | -Ctarget-cpu=native |",
+                "| other work | a thread had to wait for a core 0.1 % of the time, asked in the pauses",
+                "- Other work, then: a thread had to wait for a core 50.0 % of the time",
+                "pauses between programs: enough to show",
+                "1 worse by more than 2.5 % and beyond the noise",
+                "## Recording, by `cargo xtask pgo` at noon",
                 "## 0 of 2 goals reached",
                 "1 of 2 figures are as good as those expected",
-                "| G2, S0.2 | a span | 350 ns | fastrace 164 ns | 82 ns (80–84) | 2× | ≤ 90 ns<br>\
+                "| G2, S0.2 | a span<br>Its clock is read twice. | 350 ns | fastrace 164 ns | 82 ns (80–84) | 2× | ≤ 90 ns<br>\
                  ≥ 3× fastrace (missed) | missed |",
-                "| not measured | – | ≤ 90 ns<br>≥ 3× fastrace | not measured |",
+                "| fastrace 164 ns<br>tracing: not measured | not measured | –<br>– | ≤ 90 ns<br>\
+                 ≥ 3× fastrace | not measured |",
+                "## What failed\n\n```text\nnot measured:\n  span/spanwire, later/5\n  span/tracing/5\n```",
                 "| clock/Instant | 46 ns |",
                 "- worse: span/spanwire/5 60 ns → 82 ns (80–84) (1.37×)",
                 "| S1.2 | flame graph",

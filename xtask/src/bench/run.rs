@@ -1,9 +1,9 @@
 //! Builds the programs once and runs them round by round.
 
-use std::collections::BTreeMap;
+use std::env;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, IsTerminal as _, stderr};
+use std::io::{self, IsTerminal as _, stderr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,7 +11,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value as Json;
 
 use super::collect;
 use super::figures::{Figures, Spread};
@@ -35,7 +34,7 @@ pub(super) struct Ran {
     pub(super) figures: Figures,
     /// Time of the fixed arithmetic in each round, in ns.
     pub(super) arithmetic_ns: Vec<f64>,
-    /// Part of the time for which other work had the core, at moments spread over the run.
+    /// Part of the time for which a thread had to wait for a core, in the pauses between programs.
     pub(super) waits: Vec<f64>,
     pub(super) failures: Vec<Failure>,
     pub(super) took: Duration,
@@ -44,7 +43,8 @@ pub(super) struct Ran {
 }
 
 impl Ran {
-    /// Part of the time for which other work had the core, if the kernel tells.
+    /// Part of the pauses between programs for which a thread had to wait for a core, if the kernel
+    /// tells.
     pub(super) fn waited(&self) -> Option<f64> {
         let all = self.waits.iter().sum::<f64>();
         (!self.waits.is_empty()).then(|| all / self.waits.len() as f64)
@@ -101,10 +101,12 @@ impl Plan {
         let rounds = first..first + self.length.rounds;
         let mut progress = Progress::new(&programs, rounds.clone(), self.length);
         for round in rounds {
+            let runs = |program: &&Program| round - first < program.rounds(&self.length);
+            let programs: Vec<Program> = programs.iter().filter(runs).copied().collect();
             let folder = self.folder.join(format!("round-{}", round + 1));
             shell::create_folder(&folder)?;
             let mut pulses = vec![Pulse::take()];
-            for &program in &programs {
+            for &program in in_turn(&programs, round) {
                 progress.start(round, program);
                 if let Err(what) = self.program(program, &folder, &progress) {
                     progress.say(&format!("{} failed", program.target()));
@@ -143,13 +145,14 @@ impl Plan {
         packages.dedup();
         for package in packages {
             let wanted = programs.iter().filter(|program| program.package() == package);
-            let mut cargo = crate::cargo(&["build", "--profile", "bench", "-p", package], &[]);
-            cargo.arg("--message-format=json-render-diagnostics").current_dir(&self.root);
+            let mut cargo =
+                crate::cargo(&["build", "--profile", "bench", "--locked", "-p", package], &[]);
+            cargo.current_dir(&self.root);
             for program in wanted.clone() {
                 cargo
                     .args([if program.is_bench() { "--bench" } else { "--bin" }, program.target()]);
             }
-            let built = artefacts(&mut cargo)?;
+            let built = shell::executables(&mut cargo)?;
             for program in wanted {
                 let target = program.target();
                 let from = built
@@ -168,7 +171,14 @@ impl Plan {
         let [out, log] =
             ["out", "log"].map(|kind| folder.join(format!("{}.{kind}", program.target())));
         let file = |path: &Path| File::create(path).map_err(|error| failed(path, &error));
-        let mut child = Command::new(executable)
+        let mut command = Command::new(executable);
+        for (name, _) in env::vars_os() {
+            // Clients would take settings from it.
+            if name.as_encoded_bytes().starts_with(b"OTEL_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
             .args(program.arguments(&self.length, self.filter.as_deref()))
             // Where cargo runs the benches of a package.
             .current_dir(self.root.join("benches"))
@@ -181,31 +191,22 @@ impl Plan {
             .stderr(file(&log)?)
             .spawn()
             .map_err(|error| failed(executable, &error))?;
-        let status = progress.wait(&mut child).map_err(|error| failed(executable, &error))?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(format!("ended with {status}; its output ends\n{}", ends([&log, &out])))
+        let limit = TIMES_AS_LONG * program.about(&self.length) + STARTING;
+        let status =
+            progress.wait(&mut child, limit).map_err(|error| failed(executable, &error))?;
+        let end = match status {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => format!("ended with {status}"),
+            None => format!("was ended, as it took longer than {} s", limit.as_secs()),
+        };
+        Err(format!("{end}; its output ends\n{}", ends([&log, &out])))
     }
 }
 
-/// The executables that a cargo command builds, by target; its progress shows on the terminal.
-fn artefacts(cargo: &mut Command) -> Result<BTreeMap<String, PathBuf>, String> {
-    let cannot = |error| format!("cannot run cargo: {error}");
-    let mut child = cargo.stdout(Stdio::piped()).spawn().map_err(cannot)?;
-    let mut built = BTreeMap::new();
-    for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufReader::lines) {
-        let message: Json = serde_json::from_str(&line.map_err(cannot)?).unwrap_or_default();
-        let (target, executable) = (&message["target"]["name"], &message["executable"]);
-        if let (Some(target), Some(executable)) = (target.as_str(), executable.as_str()) {
-            built.insert(target.to_owned(), executable.into());
-        }
-    }
-    match child.wait() {
-        Ok(status) if status.success() => Ok(built),
-        Ok(status) => Err(format!("the build failed: {status}")),
-        Err(error) => Err(cannot(error)),
-    }
+/// All of them, each round beginning with another: nobody always runs after the same other.
+fn in_turn<T>(all: &[T], round: usize) -> impl Iterator<Item = &T> {
+    let (later, first) = all.split_at(round % all.len().max(1));
+    first.iter().chain(later)
 }
 
 /// The last lines of the first of these files that is not empty.
@@ -236,8 +237,11 @@ struct Progress {
 
 impl Progress {
     fn new(programs: &[Program], rounds: Range<usize>, length: Length) -> Self {
-        let round: Duration = programs.iter().map(|program| program.about(&length)).sum();
-        let all = round * u32::try_from(rounds.len()).unwrap_or(u32::MAX);
+        let all = programs.iter().map(|program| {
+            let rounds = program.rounds(&length).min(rounds.len());
+            program.about(&length) * u32::try_from(rounds).unwrap_or(u32::MAX)
+        });
+        let all = all.sum();
         let bar = match stderr().is_terminal() {
             true => ProgressBar::new(millis(all)),
             false => ProgressBar::hidden(),
@@ -260,11 +264,17 @@ impl Progress {
         self.bar.set_message(at);
     }
 
-    fn wait(&self, child: &mut Child) -> std::io::Result<ExitStatus> {
+    /// How it ended; `None` where it had to be killed, for not ending within `limit`.
+    fn wait(&self, child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let start = Instant::now();
         loop {
             if let Some(status) = child.try_wait()? {
-                return Ok(status);
+                return Ok(Some(status));
+            }
+            if start.elapsed() >= limit {
+                child.kill()?;
+                child.wait()?;
+                return Ok(None);
             }
             // Rarely enough not to be seen in what is measured.
             thread::sleep(Duration::from_millis(250));
@@ -284,6 +294,33 @@ impl Progress {
     }
 }
 
+/// How many times as long as it should a program may take: what is beyond is hung, and not slow.
+const TIMES_AS_LONG: u32 = 10;
+
+/// What it may take beside that: fixtures, connections and what else comes before the first figure.
+const STARTING: Duration = Duration::from_secs(60);
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_round_begins_with_another_program() {
+        let order = |round| in_turn(&['a', 'b', 'c'], round).collect::<String>();
+        assert_eq!([0, 1, 2, 3].map(order), ["abc", "bca", "cab", "abc"]);
+        assert_eq!(in_turn::<char>(&[], 1).count(), 0);
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_ended() {
+        let progress = Progress::new(&[], 0..1, Length::QUICK);
+        let mut child = Command::new("sleep").arg("600").spawn().expect("runs");
+        let ended = progress.wait(&mut child, Duration::ZERO).expect("can be waited for");
+        assert!(ended.is_none());
+        assert!(child.try_wait().expect("can be asked").is_some(), "it is gone");
+    }
 }

@@ -126,6 +126,16 @@ impl Program {
         }
     }
 
+    /// In how many of the rounds it runs, from the first one on.
+    pub(super) fn rounds(self, length: &Length) -> usize {
+        match self {
+            // What is asked for is one minute of it, without a pause; it has no rival to take turns
+            // with.
+            Self::Load if !length.quick => 1,
+            _ => length.rounds,
+        }
+    }
+
     /// About how long a round of it takes; only the bar of progress goes by it.
     pub(super) fn about(self, length: &Length) -> Duration {
         match self {
@@ -152,7 +162,8 @@ pub(super) const LOAD_SPANS_PER_SECOND: &str = "10000";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Length {
     pub(super) quick: bool,
-    /// Rounds in which each program runs once, so that what is compared is interleaved.
+    /// Rounds in which each program runs once, so that what is compared is interleaved; but see
+    /// [`Program::rounds`].
     pub(super) rounds: usize,
     /// Of each row of a criterion suite, in a round.
     pub(super) warm_up: Duration,
@@ -163,14 +174,14 @@ pub(super) struct Length {
 }
 
 impl Length {
-    /// Some 20 minutes; the load's rounds make up the minute that is asked for.
+    /// Some 20 minutes.
     pub(super) const FULL: Self = Self {
         quick: false,
         rounds: 5,
         warm_up: Duration::from_millis(200),
         measurement: Duration::from_millis(600),
         samples: 20,
-        load: Duration::from_secs(12),
+        load: Duration::from_secs(60),
     };
 
     /// Less than 5 minutes.

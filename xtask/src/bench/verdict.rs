@@ -62,7 +62,8 @@ impl Line<'_> {
     }
 }
 
-/// Each row of a section with its figures. Goals are held against medians.
+/// Each row of a section with its figures. Goals are held against medians, those of losses and of
+/// allocations against the worst round.
 pub(super) fn lines<'a>(section: &'a Section, figures: &Figures) -> Vec<Line<'a>> {
     section.rows.iter().map(|row| line(row, figures)).collect()
 }
@@ -87,6 +88,9 @@ fn line<'a>(row: &'a Row, figures: &Figures) -> Line<'a> {
     let mut goals = Vec::new();
     for goal in row.asked() {
         let reached = match &goal {
+            Goal::AtMost(most) if row.figure.each_round_counts() => {
+                ours.map(|ours| ours.greatest <= *most)
+            }
             Goal::AtMost(most) => ours.map(|ours| ours.median <= *most),
             Goal::AtLeast(least) => ours.map(|ours| ours.median >= *least),
             Goal::Ahead { rival, times } => {
@@ -130,6 +134,7 @@ mod tests {
         Row {
             requirements: &["G1"],
             what: "x".to_owned(),
+            note: None,
             figure: name("spanwire"),
             rivals: vec![Rival { label: "slow".to_owned(), name: name("slow") }],
             expected,
@@ -160,6 +165,19 @@ mod tests {
         assert_eq!(outcome(row(Some(12.0), &[ahead(4.1)])), Outcome::Missed);
         assert_eq!(outcome(row(Some(10.0), &[ahead(4.0)])), Outcome::Missed);
         assert_eq!(outcome(row(None, &[Goal::AtLeast(10.5)])), Outcome::Reached);
+    }
+
+    #[test]
+    fn one_round_with_a_lost_span_misses_the_goal_of_none() {
+        let lost = Name::new("burst", "spanwire", "", "lost");
+        let outcome = |rounds: [f64; 3]| {
+            let mut figures = Figures::default();
+            figures.enter_rounds(lost.clone(), rounds.map(Some).into());
+            let row = Row { figure: lost.clone(), ..row(None, &[Goal::AtMost(0.0)]) };
+            line(&row, &figures).outcome()
+        };
+        assert_eq!(outcome([0.0, 0.0, 0.0]), Outcome::Reached);
+        assert_eq!(outcome([0.0, 7.0, 0.0]), Outcome::Missed);
     }
 
     #[test]

@@ -8,8 +8,12 @@ use super::kept::{Environment, Kept, PathFigures};
 /// is room for changes nobody meant and nobody minds.
 const PERCENT_MAX: f64 = 3.0;
 
-/// The same under another compiler or C library, which each move the counts of unchanged code.
+/// The same of instructions under another compiler or C library, which each move the counts of
+/// unchanged code.
 const PERCENT_MAX_ELSEWHERE: f64 = 10.0;
+
+/// Allocated bytes more than kept, in percent, that are a regression wherever it is.
+const BYTES_PERCENT_MAX: f64 = 3.0;
 
 /// Every path, kept and now.
 #[derive(Debug)]
@@ -45,6 +49,7 @@ pub(super) fn compare(kept: &Kept, environment: &Environment, now: &[PathFigures
         .iter()
         .map(|now| {
             let kept = kept.paths.iter().find(|kept| kept.name == now.name);
+            let percent_max = percent_max.of(&now.name);
             let change = kept.map_or(Change::New, |kept| change(kept, now, percent_max));
             Row { name: now.name.clone(), kept: kept.cloned(), now: Some(now.clone()), change }
         })
@@ -59,30 +64,43 @@ pub(super) fn compare(kept: &Kept, environment: &Environment, now: &[PathFigures
     Comparison { rows, notes }
 }
 
-/// Percent of instructions more that are accepted; `None` where instructions cannot be compared.
-fn tolerance(kept: &Environment, here: &Environment) -> (Option<f64>, Vec<String>) {
+/// Percent of instructions more that are accepted.
+struct PercentMax {
+    percent: f64,
+    same_clock: bool,
+}
+
+impl PercentMax {
+    /// `None` where the path's instructions cannot be compared: recording alone reads the clock.
+    fn of(&self, path: &str) -> Option<f64> {
+        (self.same_clock || !path.starts_with("span_")).then_some(self.percent)
+    }
+}
+
+/// What is accepted here, and why it is more than elsewhere.
+fn tolerance(kept: &Environment, here: &Environment) -> (PercentMax, Vec<String>) {
     let mut notes = Vec::new();
-    let mut percent_max = Some(PERCENT_MAX);
+    let mut percent = PERCENT_MAX;
     for (what, kept, here) in
         [("compiler", &kept.rustc, &here.rustc), ("C library", &kept.libc, &here.libc)]
     {
         if kept != here {
-            percent_max = Some(PERCENT_MAX_ELSEWHERE);
+            percent = PERCENT_MAX_ELSEWHERE;
             notes.push(format!(
                 "another {what}, {here} and not {kept}: only beyond {PERCENT_MAX_ELSEWHERE} % are \
                  instructions a regression"
             ));
         }
     }
-    if kept.clock != here.clock {
-        percent_max = None;
+    let same_clock = kept.clock == here.clock;
+    if !same_clock {
         notes.push(format!(
-            "another clock, {} and not {}, is read by other code: instructions are printed and not \
-             compared",
+            "another clock, {} and not {}, is read by other code: instructions of span_* are printed \
+             and not compared",
             here.clock, kept.clock
         ));
     }
-    (percent_max, notes)
+    (PercentMax { percent, same_clock }, notes)
 }
 
 fn change(kept: &PathFigures, now: &PathFigures, percent_max: Option<f64>) -> Change {
@@ -90,9 +108,12 @@ fn change(kept: &PathFigures, now: &PathFigures, percent_max: Option<f64>) -> Ch
     let beyond = |sign: f64| {
         percent.zip(percent_max).is_some_and(|(percent, percent_max)| sign * percent > percent_max)
     };
-    if now.allocations > kept.allocations || beyond(1.0) {
+    let [kept_bytes, now_bytes] = [kept, now].map(|path| path.bytes as f64);
+    let more_bytes = now_bytes > kept_bytes * (1.0 + BYTES_PERCENT_MAX / 100.0);
+    let less_bytes = now_bytes < kept_bytes * (1.0 - BYTES_PERCENT_MAX / 100.0);
+    if now.allocations > kept.allocations || more_bytes || beyond(1.0) {
         Change::Worse
-    } else if now.allocations < kept.allocations || beyond(-1.0) {
+    } else if now.allocations < kept.allocations || less_bytes || beyond(-1.0) {
         Change::Better
     } else {
         Change::None
@@ -135,6 +156,9 @@ impl Row {
         }
         if kept.allocations != now.allocations {
             parts.push(format!("{} -> {} allocations", kept.allocations, now.allocations));
+        }
+        if kept.bytes != now.bytes {
+            parts.push(format!("{} -> {} bytes", kept.bytes, now.bytes));
         }
         format!("{} {}", self.name, parts.join(", "))
     }
@@ -239,10 +263,30 @@ mod tests {
     }
 
     #[test]
-    fn under_another_clock_allocations_alone_are_compared() {
+    fn under_another_clock_only_the_allocations_are_compared_of_paths_that_read_it() {
         let here = environment("1.95", "glibc 2.36", "kvm-clock");
-        assert_eq!(change_in(&here, path("encode", 5_000, 2)), Change::None);
-        assert_eq!(change_in(&here, path("encode", 1_000, 3)), Change::Worse);
+        let kept = Kept {
+            environment: environment("1.95", "glibc 2.36", "tsc"),
+            paths: ["span_without", "encode", "read"].map(|name| path(name, 1_000, 2)).into(),
+        };
+        let now = ["span_without", "encode", "read"].map(|name| path(name, 5_000, 2));
+        let changes = compare(&kept, &here, &now).rows.into_iter().map(|row| row.change);
+        let expected = [Change::None, Change::Worse, Change::Worse];
+        assert_eq!(changes.collect::<Vec<_>>(), expected);
+        let now = path("span_without", 1_000, 3);
+        assert_eq!(compare(&kept, &here, &[now]).rows[0].change, Change::Worse);
+    }
+
+    #[test]
+    fn more_bytes_in_as_many_allocations_are_a_regression() {
+        let here = environment("1.95", "glibc 2.36", "tsc");
+        let of = |bytes| PathFigures { bytes, ..path("encode", 1_000, 2) };
+        let kept = Kept { environment: here.clone(), paths: vec![of(1_000)] };
+        for (bytes, expected) in
+            [(1_020, Change::None), (1_040, Change::Worse), (960, Change::Better)]
+        {
+            assert_eq!(compare(&kept, &here, &[of(bytes)]).rows[0].change, expected, "{bytes}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -38,9 +39,9 @@ pub(super) struct PathFigures {
 
 impl Environment {
     /// That of this machine; what cannot be found out is `unknown`.
-    pub(super) fn here() -> Self {
+    pub(super) fn here(root: &Path) -> Self {
         let unknown = || "unknown".to_owned();
-        let rustc = output(Command::new("rustc").arg("-vV"));
+        let rustc = output(Command::new("rustc").arg("-vV").current_dir(root));
         let libc = output(Command::new("getconf").arg("GNU_LIBC_VERSION"));
         let clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
         let trimmed = |text: String| text.trim().to_owned();
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_as_it_was_written() {
         let kept = Kept {
-            environment: Environment::here(),
+            environment: Environment::here(Path::new(env!("CARGO_MANIFEST_DIR"))),
             paths: vec![PathFigures {
                 name: "read_1000_spans: check".to_owned(),
                 instructions: Some(1_527_045),

@@ -61,6 +61,11 @@ impl Comparison {
             && self.acknowledged == self.sent
             && self.sent > 0
     }
+
+    /// Whether some spans were accepted, and none of those is missing or another than it was.
+    pub(super) fn is_accounted_for(&self) -> bool {
+        self.wrong.is_empty() && self.acknowledged > 0
+    }
 }
 
 /// A document sent, without the field that says whether its sender took it for accepted, and that.
@@ -131,6 +136,16 @@ mod tests {
     #[test]
     fn nothing_sent_is_not_exact() {
         assert!(!Comparison::of(Vec::new(), &[]).is_exact());
+    }
+
+    #[test]
+    fn nothing_acknowledged_is_not_accounted_for() {
+        let [mut taken, mut not_taken] = ["a", "b"].map(span);
+        taken["acknowledged"] = true.into();
+        not_taken["acknowledged"] = false.into();
+        assert!(!Comparison::of(vec![not_taken.clone()], &[]).is_accounted_for());
+        let comparison = Comparison::of(vec![taken, not_taken], &[span("a")]);
+        assert!(comparison.is_accounted_for(), "{comparison:?}");
     }
 
     #[test]

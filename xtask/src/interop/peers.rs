@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use crate::shell::{self, failed, succeed};
+
 /// Longest time for a peer to do its part.
 const PEER_TIME_MAX: Duration = Duration::from_secs(180);
 
@@ -21,7 +23,7 @@ pub(super) enum Language {
     JavaScript,
 }
 
-/// The installed peers, all of them below `target/interop`.
+/// The installed peers, all of them in the folder `interop` of what is built.
 pub(super) struct Peers {
     /// Where the scripts are.
     scripts: PathBuf,
@@ -33,8 +35,8 @@ impl Peers {
     /// Installs the pinned versions, unless that has been done.
     pub(super) fn install(root: &Path) -> Result<Self, String> {
         let peers =
-            Self { scripts: root.join("interop"), installed: root.join("target").join("interop") };
-        fs::create_dir_all(peers.installed.join("logs")).map_err(|error| error.to_string())?;
+            Self { scripts: root.join("interop"), installed: shell::target(root).join("interop") };
+        shell::create_folder(&peers.installed.join("logs"))?;
         peers.install_python()?;
         peers.install_node()?;
         Ok(peers)
@@ -47,10 +49,11 @@ impl Peers {
             return Ok(());
         }
         eprintln!("interop: installing the Python peers of {}", pinned.display());
-        finish(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+        let mut venv = Command::new("python3");
+        succeed(venv.args(["-m", "venv", "--clear"]).arg(&folder).stdin(Stdio::null()))?;
         let mut pip = Command::new(self.python());
         pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--requirement"]).arg(&pinned);
-        finish(&mut pip)?;
+        succeed(pip.stdin(Stdio::null()))?;
         set_current(&folder, &pinned)
     }
 
@@ -61,14 +64,14 @@ impl Peers {
             return Ok(());
         }
         eprintln!("interop: installing the JavaScript peers of {}", pinned.display());
-        fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+        shell::create_folder(&folder)?;
         for name in ["package.json", "package-lock.json"] {
             fs::copy(self.scripts.join(name), folder.join(name))
                 .map_err(|error| error.to_string())?;
         }
         let mut npm = Command::new("npm");
         npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
-        finish(npm.current_dir(&folder))?;
+        succeed(npm.current_dir(&folder).stdin(Stdio::null()))?;
         set_current(&folder, &pinned)
     }
 
@@ -98,13 +101,14 @@ impl Peers {
             }
         };
         let log = self.installed.join("logs").join(format!("{language:?}-{script}.log"));
-        let errors = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        let errors = File::create(&log).map_err(|error| failed(&log, &error))?;
         // What the caller's environment says about OpenTelemetry is not for the peers.
         for (name, _) in std::env::vars_os().filter(|(name, _)| is_telemetry(name)) {
             command.env_remove(name);
         }
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
-        let mut child = command.spawn().map_err(|error| failed(&command, &error))?;
+        let mut child =
+            command.spawn().map_err(|error| failed(Path::new(command.get_program()), &error))?;
         let output = child.stdout.take().ok_or("no output to read")?;
         let (sender, lines) = mpsc::sync_channel(LINES_WAITING_MAX);
         // On a thread, so that there is a time limit to waiting for a line.
@@ -166,19 +170,6 @@ impl Drop for Peer {
         // Both fail where it has ended.
         let _ended = self.child.kill().and_then(|()| self.child.wait());
     }
-}
-
-/// Runs an installer to its end.
-fn finish(command: &mut Command) -> Result<(), String> {
-    match command.stdin(Stdio::null()).status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{:?} ended with {status}", command.get_program())),
-        Err(error) => Err(failed(command, &error)),
-    }
-}
-
-fn failed(command: &Command, error: &io::Error) -> String {
-    format!("cannot run {:?}: {error}", command.get_program())
 }
 
 /// Whether a folder was installed from this file as it is now.

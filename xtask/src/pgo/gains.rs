@@ -1,14 +1,12 @@
 //! What one build gains over another, and the report of it.
 
 use std::fmt::{self, Write as _};
-use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::build::Variant;
-use crate::shell::output;
+use crate::bench::figures::Spread;
+use crate::bench::machine::Machine;
 
 /// What was measured, in order of first appearance.
 #[derive(Debug, Default)]
@@ -28,38 +26,15 @@ struct Row {
 /// The run that the figures are of.
 #[derive(Debug)]
 pub(super) struct Run {
-    commit: String,
-    /// Whether the code is another than the commit's.
-    changed: bool,
-    rustc: String,
-    processor: String,
-    rounds: usize,
+    pub(super) machine: Machine,
+    pub(super) rounds: usize,
 }
 
 /// Percent by which this work is to be faster with LTO and a profile than in a plain release build.
-const ASKED_PERCENT: f64 = 10.0;
+pub(crate) const ASKED_PERCENT: f64 = 10.0;
 
 /// The work of which that is asked.
 const ASKED_OF: [&str; 3] = ["span_without_attributes", "encode_1000_spans", "receive_1000_spans"];
-
-impl Run {
-    pub(super) fn here(root: &Path, rustc: &str, rounds: usize) -> Self {
-        let git =
-            |arguments: &[&str]| output(Command::new("git").args(arguments).current_dir(root));
-        let commit = git(&["rev-parse", "HEAD"]);
-        let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let processor = processors.lines().find_map(|line| line.strip_prefix("model name"));
-        let unknown = || "unknown".to_owned();
-        Self {
-            commit: commit.map_or_else(|_| unknown(), |commit| commit.trim().to_owned()),
-            changed: git(&["status", "--porcelain"]).is_ok_and(|changes| !changes.is_empty()),
-            rustc: rustc.lines().next().unwrap_or_default().to_owned(),
-            processor: processor
-                .map_or_else(unknown, |name| name.trim_start_matches([' ', '\t', ':']).to_owned()),
-            rounds,
-        }
-    }
-}
 
 impl Figures {
     /// Adds one line of `hot_paths time --json` by a build.
@@ -83,10 +58,9 @@ impl Figures {
                 json!({ "name": name, "variant": variant, "unit": "ns/span", "rounds": rounds })
             })
             .collect();
-        let Run { commit, changed, rustc, processor, .. } = run;
+        let Machine { commit, date, rustc, cpu, .. } = &run.machine;
         let all = json!({
-            "commit": commit, "changed": changed, "rustc": rustc, "processor": processor,
-            "rows": rows,
+            "commit": commit, "date": date, "rustc": rustc, "processor": cpu, "rows": rows,
         });
         format!("{all:#}\n")
     }
@@ -100,17 +74,16 @@ impl Figures {
     }
 
     fn write_report(&self, run: &Run, out: &mut String) -> fmt::Result {
-        let Run { commit, changed, rustc, processor, rounds } = run;
+        let Run { machine: Machine { commit, date, rustc, flags, cpu, .. }, rounds } = run;
         let measured = |name: &&str| self.rows.iter().any(|row| row.variant == *name);
         let others = || Variant::ALL.iter().map(|variant| variant.name).skip(1).filter(measured);
         writeln!(out, "# What LTO and a profile gain\n")?;
         writeln!(
             out,
-            "`cargo xtask pgo` at {commit}{}, {rustc}, {processor}. {rounds} rounds, all builds in \
-             each.\nTime less than in a plain release build: median of the rounds (least to \
+            "`cargo xtask pgo` at {commit}, {date}, {rustc}, flags: {flags}, {cpu}. {rounds} rounds, all \
+             builds in each.\nTime less than in a plain release build: median of the rounds (least to \
              greatest). CPU time for exports and for\nreceiving, wall time of one thread for the \
-             rest.\n",
-            if *changed { " with changes" } else { "" },
+             rest.\n"
         )?;
         writeln!(
             out,
@@ -119,7 +92,9 @@ impl Figures {
         )?;
         writeln!(out, "| --- | ---: |{}", " --- |".repeat(others().count()))?;
         for row in self.rows.iter().filter(|row| row.variant == Variant::RELEASE.name) {
-            write!(out, "| {} | {:.1} |", row.name, median(&row.rounds))?;
+            let release = Spread::of(row.rounds.iter().copied());
+            let release = release.map_or(0.0, |spread| spread.median);
+            write!(out, "| {} | {release:.1} |", row.name)?;
             for variant in others() {
                 match self.gain(&row.name, variant) {
                     Some(gain) => write!(out, " {gain} |")?,
@@ -132,7 +107,7 @@ impl Figures {
         writeln!(out, "\nAsked for: {ASKED_PERCENT} % by {variant}.\n")?;
         for name in ASKED_OF {
             let verdict = match self.gain(name, variant) {
-                Some(gain) if gain.is_real() && gain.median >= ASKED_PERCENT => {
+                Some(gain) if gain.is_real() && gain.0.median >= ASKED_PERCENT => {
                     format!("reached, {gain}")
                 }
                 Some(gain) => format!("missed, {gain}"),
@@ -155,31 +130,24 @@ impl Figures {
 
 /// Time less than in the plain build, in percent of that.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Gain {
-    median: f64,
-    least: f64,
-    greatest: f64,
-}
+struct Gain(Spread);
 
 impl Gain {
     /// Of two builds' rounds, each with the one it ran beside; `None` without any.
     fn of(plain: &[f64], other: &[f64]) -> Option<Self> {
         let gain = |(plain, other): (&f64, &f64)| (1.0 - other / plain) * 100.0;
-        let gains: Vec<f64> = plain.iter().zip(other).map(gain).collect();
-        let least = gains.iter().copied().reduce(f64::min)?;
-        let greatest = gains.iter().copied().reduce(f64::max)?;
-        Some(Self { median: median(&gains), least, greatest })
+        Spread::of(plain.iter().zip(other).map(gain)).map(Self)
     }
 
     /// Whether all rounds agree that there is one, or a loss.
     fn is_real(&self) -> bool {
-        self.least > 0.0 || self.greatest < 0.0
+        self.0.least > 0.0 || self.0.greatest < 0.0
     }
 }
 
 impl fmt::Display for Gain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { median, least, greatest } = self;
+        let Spread { median, least, greatest } = self.0;
         if !self.is_real() {
             return write!(f, "no gain ({least:+.1} to {greatest:+.1})");
         }
@@ -187,16 +155,10 @@ impl fmt::Display for Gain {
     }
 }
 
-/// Of at least one value.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let half = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -204,8 +166,6 @@ mod tests {
         // The second round was twice as slow as a whole, which is no matter.
         let gain = Gain::of(&[100.0, 200.0, 100.0], &[80.0, 150.0, 90.0]);
         let gain = gain.expect("three rounds");
-        assert!((gain.median - 20.0).abs() < 1e-9, "{gain:?}");
-        assert!((gain.least - 10.0).abs() < 1e-9 && (gain.greatest - 25.0).abs() < 1e-9);
         assert_eq!(gain.to_string(), "+20.0 % (+10.0 to +25.0)");
         assert_eq!(Gain::of(&[], &[]), None);
     }
@@ -219,13 +179,8 @@ mod tests {
     }
 
     fn run() -> Run {
-        Run {
-            commit: "0123abc".to_owned(),
-            changed: false,
-            rustc: "rustc 1.95.0".to_owned(),
-            processor: "a processor".to_owned(),
-            rounds: 2,
-        }
+        let machine = Machine::read(Path::new(env!("CARGO_MANIFEST_DIR")));
+        Run { machine: Machine { commit: "0123abc".to_owned(), ..machine }, rounds: 2 }
     }
 
     /// Both rounds of a few builds; the second build takes `ratio` of the time of the first.

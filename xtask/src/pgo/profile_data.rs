@@ -16,13 +16,15 @@ pub(super) struct ProfileData {
 impl ProfileData {
     /// The toolchain's own, else the one on the `PATH` if it is of the compiler's LLVM: the format of
     /// profiles changes from one to the next.
-    pub(super) fn find(rustc: &str) -> Result<Self, String> {
+    pub(super) fn find(root: &Path, rustc: &str) -> Result<Self, String> {
         let line = |name| rustc.lines().find_map(|line| line.strip_prefix(name));
         let host = line("host: ").ok_or("`rustc -vV` names no host")?;
         let llvm = line("LLVM version: ").and_then(major).ok_or("`rustc -vV` names no LLVM")?;
 
         let name = format!("llvm-profdata{EXE_SUFFIX}");
-        let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+        // There the toolchain of the workspace is chosen.
+        let mut rustc = Command::new("rustc");
+        let sysroot = output(rustc.args(["--print", "sysroot"]).current_dir(root))?;
         let own = Path::new(sysroot.trim()).join("lib/rustlib").join(host).join("bin").join(&name);
         let candidates = [own, PathBuf::from(name)];
         let fits = |program: &PathBuf| {
@@ -87,7 +89,8 @@ mod tests {
 
     #[test]
     fn a_compiler_without_its_tools_is_told_how_to_get_them() {
-        let error = ProfileData::find("host: no-such-host\nLLVM version: 9999.0.0\n");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let error = ProfileData::find(root, "host: no-such-host\nLLVM version: 9999.0.0\n");
         let error = error.expect_err("there is no such LLVM");
         assert!(error.contains("`rustup component add llvm-tools`"), "{error}");
     }

@@ -2,7 +2,8 @@
 
 use super::{Row, Setting, grouped};
 use crate::bench::figures::{BUILDS, NS, NS_EACH, Name};
-use crate::bench::suite::LOAD_SPANS_PER_SECOND;
+use crate::bench::suite::{LOAD_SPANS_PER_SECOND, Length};
+use crate::pgo::ASKED_PERCENT;
 
 const SDK: &str = "opentelemetry_sdk";
 const OTLP: &str = "opentelemetry-otlp";
@@ -50,15 +51,18 @@ pub(super) fn threads(setting: Setting) -> Vec<Row> {
             "an item pushed and drained in a batch",
             Name::new("queue", "spanwire", "", NS_EACH),
         )
-        .rivals(["mutex"])
+        .rivals(["mutex", "rwlock", "ArrayQueue"])
         .expected(1e9 / 12e6)
         .ahead_of("mutex", 2.0),
         Row::new(
             &["S1.14"],
-            "a request served by a receiver on a tuned runtime",
-            Name::new("runtime", "spanwire", "", NS_EACH),
+            "a request served by a receiver on spanwire_runtime's current_thread: its CPU",
+            Name::new("runtime", "spanwire, current_thread", "", NS_EACH),
         )
-        .rivals(["tokio's default"])
+        .beside(
+            "tokio's default",
+            Name::new("runtime", "tokio's default, multi_thread", "", NS_EACH),
+        )
         .ahead_of("tokio's default", 1.0),
     ]);
     rows
@@ -77,7 +81,7 @@ pub(super) fn end_to_end() -> Vec<Row> {
     for percent in ["100", "50", "10"] {
         let what = format!("a span created and exported, {percent} % of them sampled");
         let name = Name::new("sampling", "spanwire", percent, NS_EACH);
-        rows.push(Row::new(&["S0.6"], &what, name).rivals([SDK]));
+        rows.push(Row::new(&["S0.6"], &what, name).rivals([OTLP]));
     }
     rows
 }
@@ -92,7 +96,11 @@ pub(super) fn exports(setting: Setting) -> Vec<Row> {
     for (wire, cpu_ns) in [("gRPC", 300.0), ("HTTP", 230.0), ("gRPC+gzip", 1_500.0)] {
         let what = format!("{spans} spans exported, {wire}: CPU of the client, a span");
         let name = Name::new(group, "spanwire", wire, "ns CPU/span");
-        rows.push(Row::new(&["G6"], &what, name).rivals([OTLP]).at_most(cpu_ns));
+        let row = Row::new(&["G6"], &what, name).rivals([OTLP]).at_most(cpu_ns);
+        rows.push(match wire {
+            "gRPC+gzip" => row.note("Spanwire compresses at level 1, the rival at level 6."),
+            _ => row,
+        });
     }
     let throughput = format!("{spans} spans exported, gRPC: recorded by one thread and arrived");
     let name = Name::new(group, "spanwire", "gRPC", "spans/s");
@@ -112,9 +120,8 @@ pub(super) fn exports(setting: Setting) -> Vec<Row> {
             .rivals([OTLP])
             .at_most(0.0),
     );
-    rows.push(
-        burst("the same: peak memory", "spanwire", "100000", "MiB").rivals([OTLP]).at_most(64.0),
-    );
+    // Without the rival: one that has lost most of the spans need not hold them.
+    rows.push(burst("the same: peak memory", "spanwire", "100000", "MiB").at_most(64.0));
     rows.push(
         burst("a burst of 500,000 spans, waiting for room: lost", blocking, "500000", "lost")
             .rivals([OTLP])
@@ -130,27 +137,46 @@ pub(super) fn exports(setting: Setting) -> Vec<Row> {
         steady(PACE, "50,000 spans a second: CPU of the client", "50000", "% CPU")
             .rivals([OTLP])
             .expected(8.0),
-        steady(PACE, "the same: peak memory", "50000", "MiB").rivals([OTLP]).expected(200.0),
+        // 200 MB.
+        steady(PACE, "the same: peak memory", "50000", "MiB")
+            .rivals([OTLP])
+            .expected(200e6 / f64::from(1 << 20)),
         steady(PACE, "the same: on the wire", "50000", "Mbit/s").rivals([OTLP]).expected(35.0),
         steady(PACE, "the same: lost", "50000", "lost").rivals([OTLP]).at_most(0.0),
-        steady(PACE, "300,000 spans a second: CPU of the client", "300000", "% CPU"),
-        steady(PACE, "the same: peak memory", "300000", "MiB"),
-        steady(PACE, "the same: lost", "300000", "lost").at_most(0.0),
+        steady(PACE, "the same: from a span's end to its arrival, P99", "50000", "P99 ms")
+            .rivals([OTLP])
+            .note("The rival's batches are full at 512 spans, Spanwire's at 4,096."),
+        steady(PACE, "300,000 spans a second: CPU of the client", "300000", "% CPU")
+            .rivals([OTLP])
+            .note(LOSING),
+        steady(PACE, "the same: peak memory", "300000", "MiB").rivals([OTLP]).note(LOSING),
+        steady(PACE, "the same: lost", "300000", "lost").rivals([OTLP]).at_most(0.0),
         steady(PACE, "the same: from a span's end to its arrival, P99", "300000", "P99 ms")
-            .expected(80.0),
+            .rivals([OTLP])
+            .expected(80.0)
+            .note(LOSING),
     ]);
     rows
 }
 
+/// Of what the rival spends at a rate that it cannot keep up with.
+const LOSING: &str =
+    "The rival loses some of the spans at this rate, as the row about losses says.";
+
 /// The load generator, against a receiver in a process of its own.
-pub(super) fn load() -> Vec<Row> {
+pub(super) fn load(setting: Setting) -> Vec<Row> {
+    let length = if setting.quick { Length::QUICK } else { Length::FULL };
+    let seconds = length.load.as_secs();
     let row = |what: &str, unit| {
-        let what = format!("10,000 spans a second, asked for by a clock: {what}");
+        let what = format!("10,000 spans a second for {seconds} s, by the clock: {what}");
         Row::new(&["S0.8"], &what, Name::new("load", "spanwire", LOAD_SPANS_PER_SECOND, unit))
     };
     vec![
         // What was asked for, or what the clock could not place within the time.
-        row("answered", "spans/s").at_least(9_990.0),
+        row("answered", "spans/s").at_least(9_990.0).note(
+            "The generator sends what its clock asks for and no more, so the published 10,245 is out \
+             of reach.",
+        ),
         row("P50 of the answer", "P50 ms").expected(6.5),
         row("P95 of the answer", "P95 ms").expected(12.8),
         row("P99 of the answer", "P99 ms").expected(18.2),
@@ -175,8 +201,11 @@ pub(super) fn builds() -> Vec<Row> {
             let row = Row::new(requirements, &format!("{what}: {variant}"), name(variant));
             row.beside(RELEASE, name(RELEASE))
         };
-        // A tenth less time; that LTO alone gives 15 % is the published figure.
-        let optimised = row(&["G12", "S1.16"], "LTO + PGO").ahead_of(RELEASE, 1.0 / 0.9);
+        // A tenth less time is our own goal. Published are 15 % by LTO alone, and by PGO 21 %: here
+        // what it adds to LTO.
+        let asked = 1.0 / (1.0 - ASKED_PERCENT / 100.0);
+        let optimised = row(&["G12", "S1.16"], "LTO + PGO").ahead_of(RELEASE, asked);
+        let optimised = optimised.beside("LTO", name("LTO")).ahead_of("LTO", 1.21);
         rows.push(optimised.beside("LTO, native", name("LTO, native")));
         rows.push(row(&["S1.16"], "LTO").ahead_of(RELEASE, 1.15));
     }

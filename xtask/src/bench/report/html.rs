@@ -34,7 +34,7 @@ pub(super) fn page(report: &Report<'_>) -> String {
         body.push_str("</ul>\n");
     }
     for (section, lines) in &report.sections {
-        let _ = writeln!(body, "<h2>{}</h2>", section.title);
+        let _ = writeln!(body, "<h2>{}</h2>", escaped(&report.title(section)));
         body.push_str(&table(&Cells::HEADS, lines.iter().map(|line| Cells::of(line).into_vec())));
         body.push_str("<div class=\"plots\">\n");
         let mut drawn = BTreeSet::new();
@@ -59,10 +59,11 @@ pub(super) fn page(report: &Report<'_>) -> String {
         });
         body.push_str(&table(&["what", "figure"], rows));
     }
-    if !report.failures.is_empty() {
+    let failed = report.failed();
+    if !failed.is_empty() {
         body.push_str("<h2>What failed</h2>\n");
-        for failure in report.failures {
-            let _ = writeln!(body, "<pre>{}</pre>", escaped(&failure.to_string()));
+        for failure in failed {
+            let _ = writeln!(body, "<pre>{}</pre>", escaped(&failure));
         }
     }
     format!(
@@ -81,8 +82,9 @@ fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     }
     table.push_str("</tr></thead><tbody>\n");
     for row in rows {
-        // The outcome comes last and colours its cell.
-        let outcome = row.last().and_then(|cell| cell.split([',', ' ']).next()).unwrap_or("");
+        // The outcome, where there is one, comes last and colours its cell.
+        let last = row.last().filter(|_| heads.last() == Some(&"outcome"));
+        let outcome = last.and_then(|cell| cell.split([',', ' ']).next()).unwrap_or("");
         let _ = write!(table, "<tr class=\"{}\">", escaped(outcome));
         for (head, cell) in heads.iter().zip(&row) {
             let cell = escaped(cell).replace(BREAK, "<br>");

@@ -29,7 +29,7 @@ pub(super) fn page(report: &Report<'_>) -> String {
         }
     }
     for (section, lines) in &report.sections {
-        let _ = write!(page, "\n## {}\n\n", section.title);
+        let _ = write!(page, "\n## {}\n\n", report.title(section));
         page.push_str(&table(&Cells::HEADS, lines.iter().map(|line| Cells::of(line).into_vec())));
     }
 
@@ -46,9 +46,10 @@ pub(super) fn page(report: &Report<'_>) -> String {
         });
         page.push_str(&table(&["what", "figure"], rows));
     }
-    if !report.failures.is_empty() {
+    let failed = report.failed();
+    if !failed.is_empty() {
         page.push_str("\n## What failed\n");
-        for failure in report.failures {
+        for failure in failed {
             let _ = write!(page, "\n```text\n{failure}\n```\n");
         }
     }

@@ -12,6 +12,7 @@ use tokio::runtime::{self, Runtime};
 
 use crate::exporters::Wire;
 use crate::fixtures::SERVICE;
+use crate::process;
 
 /// `opentelemetry_sdk` with its stock batch processor and `opentelemetry-otlp`.
 #[derive(Debug)]
@@ -27,7 +28,8 @@ impl OpenTelemetry {
     ///
     /// # Errors
     ///
-    /// What the exporter or the runtime cannot be built for.
+    /// What the exporter or the runtime cannot be built for, or a variable of the environment from
+    /// which the rival would take settings that no table shows.
     pub fn new(wire: Wire, url: String, batch: BatchConfig) -> Result<Self, Box<dyn Error>> {
         Self::sampling(wire, url, batch, Sampler::AlwaysOn)
     }
@@ -43,6 +45,11 @@ impl OpenTelemetry {
         batch: BatchConfig,
         roots: Sampler,
     ) -> Result<Self, Box<dyn Error>> {
+        if let Some(name) = process::otel_variables().next() {
+            return Err(
+                format!("{} is set: the rival would be configured by it", name.display()).into()
+            );
+        }
         let runtime =
             runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let _entered = runtime.enter();

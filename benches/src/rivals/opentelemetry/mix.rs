@@ -14,6 +14,15 @@ use crate::fixtures::{
     DURATION_NANOS, Fact, Mix, Place, SCOPE, SPANS_OF_TRACE, Sample, start_nanos,
 };
 
+/// When a span is given its attributes and links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttributesGiven {
+    /// With the start, in one vector: the cheapest way for a span that is kept.
+    AtTheStart,
+    /// After it, and only if the span is recording: the cheapest way for one that is not.
+    WhereRecording,
+}
+
 impl Mix {
     /// The finished spans as `opentelemetry_sdk` holds them.
     #[must_use]
@@ -22,9 +31,8 @@ impl Mix {
         self.samples().map(|(place, sample)| sample.span_data(place, &scope)).collect()
     }
 
-    /// Records the spans the same way with `opentelemetry_sdk`: attributes and links are given at
-    /// the start, which is the cheapest way there, and static texts as such.
-    pub fn record_opentelemetry<T: Tracer>(&self, tracer: &T) {
+    /// Records the spans the same way with `opentelemetry_sdk`, static texts as such.
+    pub fn record_opentelemetry<T: Tracer>(&self, tracer: &T, given: AttributesGiven) {
         for trace in self.traces() {
             let mut open = [const { None::<T::Span> }; SPANS_OF_TRACE];
             for (at, sample) in trace.iter().enumerate() {
@@ -34,17 +42,29 @@ impl Mix {
                     Some(parent) => Context::new().with_remote_span_context(parent),
                     None => Context::new(),
                 };
-                let mut builder = SpanBuilder::from_name(sample.name)
-                    .with_kind(kind(sample.kind))
-                    .with_attributes(key_values(&sample.attributes));
-                if let Some(linked) = context(sample.link) {
-                    builder = builder.with_links(vec![Link::with_context(linked)]);
+                let linked = context(sample.link);
+                let builder = SpanBuilder::from_name(sample.name).with_kind(kind(sample.kind));
+                let mut span = match given {
+                    AttributesGiven::AtTheStart => {
+                        let mut builder = builder.with_attributes(key_values(&sample.attributes));
+                        builder.links = linked.map(|linked| vec![Link::with_context(linked)]);
+                        tracer.build_with_context(builder, &parent)
+                    }
+                    AttributesGiven::WhereRecording => {
+                        let mut span = tracer.build_with_context(builder, &parent);
+                        if span.is_recording() {
+                            span.set_attributes(key_values(&sample.attributes));
+                            linked.into_iter().for_each(|linked| span.add_link(linked, Vec::new()));
+                        }
+                        span
+                    }
+                };
+                if span.is_recording() {
+                    if let Some((name, facts)) = &sample.event {
+                        span.add_event(*name, key_values(facts));
+                    }
+                    span.set_status(status(&sample.status));
                 }
-                let mut span = tracer.build_with_context(builder, &parent);
-                if let Some((name, facts)) = &sample.event {
-                    span.add_event(*name, key_values(facts));
-                }
-                span.set_status(status(&sample.status));
                 open[at] = Some(span);
             }
             open.into_iter().rev().flatten().for_each(drop);

@@ -1,4 +1,4 @@
-//! The spans of [`fixtures`](crate::fixtures) as `opentelemetry_sdk` records and holds them.
+//! The spans of [`Requests`] as `opentelemetry_sdk` records and holds them.
 
 use std::time::{Duration, SystemTime};
 
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::fixtures::{ATTRIBUTES, Mix};
-    use crate::rivals;
+    use crate::rivals::{self, AttributesGiven};
 
     fn decoded(framed: &[u8]) -> Vec<Span> {
         ScopeSpans::decode(framed).expect("framed spans are a ScopeSpans").spans
@@ -194,10 +194,14 @@ mod tests {
             spans
         };
         let mix = Mix::new(8);
-        let (ours, theirs) =
-            recorded(|tracer| mix.record(tracer), |tracer| mix.record_opentelemetry(tracer));
-        assert_eq!(family(&ours), family(&theirs));
-        assert_eq!(family(&ours)[..4], [Some(1), Some(3), Some(3), None]);
-        assert_eq!(without_ids(ours), without_ids(theirs));
+        for given in [AttributesGiven::AtTheStart, AttributesGiven::WhereRecording] {
+            let (ours, theirs) = recorded(
+                |tracer| mix.record(tracer),
+                |tracer| mix.record_opentelemetry(tracer, given),
+            );
+            assert_eq!(family(&ours), family(&theirs), "{given:?}");
+            assert_eq!(family(&ours)[..4], [Some(1), Some(3), Some(3), None]);
+            assert_eq!(without_ids(ours), without_ids(theirs), "{given:?}");
+        }
     }
 }
