@@ -1,20 +1,27 @@
 //! The settings of a receiver.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+#[cfg(unix)]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::budget::Budget;
 use crate::connection::{Phase, Shared};
+use crate::cors::{Cors, Policy};
+use crate::endpoint::{Bound, Endpoint};
 use crate::listener;
-use crate::receiver::Receiver;
+use crate::receiver::{Addresses, Receiver};
 use crate::settings::{ConnectionAge, Settings};
 use crate::sink::{Sink, Transport};
 use crate::stats::Counters;
+#[cfg(feature = "_tls")]
+use crate::tls::{InvalidTls, ServerTls, TlsPorts};
+#[cfg(unix)]
+use crate::unix::UnixSocket;
 
 /// Settings of a [`Receiver`]; made by [`Receiver::builder`].
 ///
@@ -27,17 +34,19 @@ use crate::stats::Counters;
 /// ```
 ///
 /// The first counts buffers by what they hold, spare bytes included, and a request twice while it is
-/// decompressed, read from JSON or copied without its malformed spans. The old place of a buffer
-/// that grows, which some allocators keep until they have moved it, is not counted.
+/// decompressed, read from JSON or copied without its malformed spans, or as long as its compressed
+/// form is [kept](Self::keep_compressed). The old place of a buffer that grows, which some
+/// allocators keep until they have moved it, is not counted.
 ///
 /// The second is what HTTP/2 peers can reach by sending faster than this process runs. An HTTP/1.1
-/// connection has a read buffer of at most 400 KiB instead.
+/// connection has a read buffer of at most 400 KiB instead. TLS adds at most 160 KiB to either: a
+/// record or handshake message on its way in, and answers on their way out.
 ///
 /// The third is for the zstd bodies that are being decompressed: one on each worker thread of the
 /// runtime, and those that have taken more than 1 MiB of `in_flight_bytes_max` already. A window is
 /// allocated as its frame's header declares it, up to 8 MiB, but is touched only a block ahead of
-/// what has come out, so windows take about as many pages as the first term at most. Gzip's state
-/// takes 50 KiB.
+/// what has come out, so windows take about as many pages as the first term at most. The state of
+/// gzip and zlib takes 50 KiB, that of snappy's frames 140 KiB.
 ///
 /// An idle connection takes little of that: 5 KiB before its first byte, 40 KiB after a gRPC request
 /// and 50 KiB after one by HTTP/1.1, beside the operating system's socket buffers (resident memory
@@ -45,28 +54,115 @@ use crate::stats::Counters;
 #[must_use = "a builder does nothing until it is bound"]
 #[derive(Clone, Debug)]
 pub struct Builder {
-    grpc: Option<SocketAddr>,
-    http: Option<SocketAddr>,
+    endpoints: Vec<(Transport, Endpoint)>,
+    budget: Option<Arc<Budget>>,
+    cors: Cors,
+    #[cfg(feature = "_tls")]
+    grpc_tls: Option<ServerTls>,
+    #[cfg(feature = "_tls")]
+    http_tls: Option<ServerTls>,
     settings: Settings,
 }
 
 impl Builder {
     pub(crate) fn new() -> Self {
-        Self { grpc: None, http: None, settings: Settings::default() }
+        Self {
+            endpoints: Vec::new(),
+            budget: None,
+            cors: Cors::default(),
+            #[cfg(feature = "_tls")]
+            grpc_tls: None,
+            #[cfg(feature = "_tls")]
+            http_tls: None,
+            settings: Settings::default(),
+        }
     }
 
-    /// Serves OTLP/gRPC on this address. OTLP's port is 4317; with port 0 the system chooses one,
-    /// and [`Receiver::grpc_address`] tells it. Not served by default.
-    pub fn grpc(mut self, address: SocketAddr) -> Self {
-        self.grpc = Some(address);
+    /// Serves OTLP/gRPC on this address, beside any other. OTLP's port is 4317; with port 0 the
+    /// system chooses one, and [`Receiver::grpc_addresses`] tells it. Not served by default.
+    pub fn grpc(self, address: SocketAddr) -> Self {
+        self.on(Transport::Grpc, Endpoint::Address(address))
+    }
+
+    /// Serves OTLP/HTTP on this address, beside any other: HTTP/1.1, and HTTP/2 with prior knowledge.
+    /// OTLP's port is 4318; with port 0 the system chooses one, and [`Receiver::http_addresses`]
+    /// tells it. Not served by default.
+    pub fn http(self, address: SocketAddr) -> Self {
+        self.on(Transport::Http, Endpoint::Address(address))
+    }
+
+    /// Serves OTLP/gRPC on a socket that listens already, beside any other. Who keeps a clone of it
+    /// can give that to the receiver that comes next, as [`Receiver::stop_accepting`] shows. Clones
+    /// become non-blocking with it.
+    pub fn grpc_listener(self, listener: TcpListener) -> Self {
+        self.on(Transport::Grpc, Endpoint::Listener(Arc::new(listener)))
+    }
+
+    /// The same for OTLP/HTTP.
+    pub fn http_listener(self, listener: TcpListener) -> Self {
+        self.on(Transport::Http, Endpoint::Listener(Arc::new(listener)))
+    }
+
+    /// Serves OTLP/gRPC on a socket of the Unix domain, beside any other, made and removed as
+    /// [`UnixSocket::bind`] has it.
+    #[cfg(unix)]
+    pub fn grpc_unix(self, path: impl Into<PathBuf>) -> Self {
+        self.on(Transport::Grpc, Endpoint::Path(path.into()))
+    }
+
+    /// The same for OTLP/HTTP.
+    #[cfg(unix)]
+    pub fn http_unix(self, path: impl Into<PathBuf>) -> Self {
+        self.on(Transport::Http, Endpoint::Path(path.into()))
+    }
+
+    /// Serves OTLP/gRPC on a socket of the Unix domain that listens already, beside any other.
+    #[cfg(unix)]
+    pub fn grpc_unix_socket(self, socket: UnixSocket) -> Self {
+        self.on(Transport::Grpc, Endpoint::Socket(socket))
+    }
+
+    /// The same for OTLP/HTTP.
+    #[cfg(unix)]
+    pub fn http_unix_socket(self, socket: UnixSocket) -> Self {
+        self.on(Transport::Http, Endpoint::Socket(socket))
+    }
+
+    fn on(mut self, transport: Transport, endpoint: Endpoint) -> Self {
+        self.endpoints.push((transport, endpoint));
         self
     }
 
-    /// Serves OTLP/HTTP on this address, HTTP/1.1 and HTTP/2 with prior knowledge. OTLP's port is
-    /// 4318; with port 0 the system chooses one, and [`Receiver::http_address`] tells it. Not
-    /// served by default.
-    pub fn http(mut self, address: SocketAddr) -> Self {
-        self.http = Some(address);
+    /// Speaks TLS, and nothing else, wherever OTLP/gRPC is served. ALPN offers `h2`.
+    #[cfg(feature = "_tls")]
+    pub fn grpc_tls(mut self, tls: ServerTls) -> Self {
+        self.grpc_tls = Some(tls);
+        self
+    }
+
+    /// Speaks TLS, and nothing else, wherever OTLP/HTTP is served. ALPN offers `h2` and `http/1.1`.
+    #[cfg(feature = "_tls")]
+    pub fn http_tls(mut self, tls: ServerTls) -> Self {
+        self.http_tls = Some(tls);
+        self
+    }
+
+    /// The path of OTLP/HTTP, `/v1/traces` by default.
+    pub fn http_traces_path(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.settings.http_traces_path);
+        self
+    }
+
+    /// Lets web pages send to the HTTP port. None may by default.
+    pub fn cors(mut self, cors: Cors) -> Self {
+        self.cors = cors;
+        self
+    }
+
+    /// Whether [`Received::compressed`](crate::Received::compressed) is kept for the sink. Not by
+    /// default: its bytes count against the budget beside those of the request.
+    pub fn keep_compressed(mut self, keep: bool) -> Self {
+        self.settings.keep_compressed = keep;
         self
     }
 
@@ -87,18 +183,30 @@ impl Builder {
     }
 
     /// The most bytes of all requests together, from before they are read until the sink drops
-    /// them: compressed and decompressed bytes, JSON and the protobuf it becomes. 256 MiB by default. A request that does not
-    /// fit is asked to come back; so that each can fit some time, this is at least twice the
-    /// larger request limit.
+    /// them: compressed and decompressed bytes, JSON and the protobuf it becomes. 256 MiB by
+    /// default. A request that does not fit is asked to come back; so that each can fit some time,
+    /// this is at least twice the larger request limit.
     pub fn in_flight_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.in_flight_bytes_max = bytes;
+        self.budget = None;
+        self
+    }
+
+    /// Takes those bytes out of a budget that others take from as well, in place of
+    /// [`in_flight_bytes_max`](Self::in_flight_bytes_max).
+    pub fn budget(mut self, budget: Arc<Budget>) -> Self {
+        self.settings.in_flight_bytes_max = budget.bytes_max();
+        self.budget = Some(budget);
         self
     }
 
     /// The most of those bytes that one connection may hold, so that a peer which sends too much
-    /// leaves room for the others; what is more is asked to come back. Half of
-    /// [`in_flight_bytes_max`](Self::in_flight_bytes_max) by default; so that each request can fit
-    /// some time, this too is at least twice the larger request limit.
+    /// leaves room for the others; what is more is asked to come back. At least twice the larger
+    /// request limit.
+    ///
+    /// Half of [`in_flight_bytes_max`](Self::in_flight_bytes_max) by default. Where that is less
+    /// than the largest request takes, a request may go beyond it as long as it is the
+    /// connection's only one.
     pub fn connection_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.connection_bytes_max = Some(bytes);
         self
@@ -166,8 +274,9 @@ impl Builder {
         self
     }
 
-    /// How long a new connection may take for its first bytes, and an HTTP/1.1 connection for the
-    /// headers of each request, the time between two requests included. 30 s by default.
+    /// How long a new connection may take for its first bytes, over TLS for its handshake and the
+    /// first bytes after that, and an HTTP/1.1 connection for the headers of each request, the time
+    /// between two requests included. 30 s by default.
     pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
         self.settings.header_read_timeout = timeout;
         self
@@ -217,43 +326,58 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`BindError`], if a setting is out of its range or an address cannot be bound. Nothing is
-    /// served then.
+    /// [`BindError`], if a setting is out of its range, a certificate cannot be used or an address
+    /// cannot be bound. Nothing is served then.
     ///
     /// # Panics
     ///
     /// Outside a Tokio runtime with I/O and time enabled, as Tokio's own sockets do.
     pub async fn bind<S: Sink>(self, sink: S) -> Result<Receiver, BindError> {
-        let Self { grpc, http, settings } = self;
-        let settings = settings.checked()?;
-        if grpc.is_none() && http.is_none() {
+        let settings = self.settings.checked()?;
+        let cors = Policy::new(&self.cors)?;
+        if self.endpoints.is_empty() {
             return Err(BindError::NoAddress);
         }
-        let grpc = listen(grpc).await?;
-        let http = listen(http).await?;
+        #[cfg(feature = "_tls")]
+        let tls = TlsPorts::open(self.grpc_tls, self.http_tls).await?;
+        let mut bound = Vec::with_capacity(self.endpoints.len());
+        for (transport, endpoint) in self.endpoints {
+            bound.push((transport, endpoint.bind().await?));
+        }
 
         let counters = Arc::new(Counters::default());
-        let budget = Arc::new(Budget::new(settings.in_flight_bytes_max));
+        let budget =
+            self.budget.unwrap_or_else(|| Arc::new(Budget::new(settings.in_flight_bytes_max)));
         let permits = Arc::new(Semaphore::new(settings.connections_max));
         let (phase, _) = watch::channel(Phase::Serving);
-        let shared =
-            Arc::new(Shared::new(sink, settings, Arc::clone(&counters), Arc::clone(&budget)));
-        let mut addresses = [None, None];
-        let listeners = [(grpc, Transport::Grpc), (http, Transport::Http)];
-        for (address, (bound, transport)) in addresses.iter_mut().zip(listeners) {
-            if let Some((listener, bound)) = bound {
-                *address = Some(bound);
-                tokio::spawn(listener::run(
-                    listener,
-                    transport,
-                    Arc::clone(&shared),
-                    Arc::clone(&permits),
-                    phase.subscribe(),
-                ));
+        let mut shared = Shared::new(sink, settings, Arc::clone(&counters), Arc::clone(&budget));
+        shared.cors = cors;
+        #[cfg(feature = "_tls")]
+        shared.tls.clone_from(&tls);
+        let shared = Arc::new(shared);
+        let mut addresses = Addresses::default();
+        for (transport, bound) in bound {
+            let (shared, permits) = (Arc::clone(&shared), Arc::clone(&permits));
+            let phase = phase.subscribe();
+            match bound {
+                Bound::Tcp(listener, address) => {
+                    addresses.of(transport).push(address);
+                    tokio::spawn(listener::run(listener, transport, shared, permits, phase));
+                }
+                #[cfg(unix)]
+                Bound::Unix(listener) => {
+                    tokio::spawn(listener::run(listener, transport, shared, permits, phase));
+                }
             }
         }
-        let [grpc, http] = addresses;
-        Ok(Receiver::new(grpc, http, phase, counters, budget))
+        Ok(Receiver::new(
+            addresses,
+            phase,
+            counters,
+            budget,
+            #[cfg(feature = "_tls")]
+            tls,
+        ))
     }
 }
 
@@ -264,28 +388,11 @@ impl Builder {
     }
 }
 
-async fn listen(
-    address: Option<SocketAddr>,
-) -> Result<Option<(TcpListener, SocketAddr)>, BindError> {
-    let Some(address) = address else {
-        return Ok(None);
-    };
-    let bind = async {
-        let listener = TcpListener::bind(address).await?;
-        let bound = listener.local_addr()?;
-        Ok((listener, bound))
-    };
-    match bind.await {
-        Ok(bound) => Ok(Some(bound)),
-        Err(source) => Err(BindError::Address { address, source }),
-    }
-}
-
 /// Why a receiver does not serve.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Neither a gRPC nor an HTTP address was given.
+    /// Nowhere to serve gRPC or HTTP was given.
     #[error("no address to serve")]
     NoAddress,
     /// A setting is out of its range.
@@ -302,4 +409,20 @@ pub enum BindError {
         /// The operating system's reason.
         source: io::Error,
     },
+    /// A socket that was given cannot be used.
+    #[error("cannot serve the socket given")]
+    Listener(#[source] io::Error),
+    /// A path cannot be bound.
+    #[cfg(unix)]
+    #[error("cannot bind {}", path.display())]
+    Unix {
+        /// The path.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A certificate or key cannot be used.
+    #[cfg(feature = "_tls")]
+    #[error(transparent)]
+    Tls(#[from] InvalidTls),
 }

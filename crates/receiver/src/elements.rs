@@ -6,6 +6,7 @@ use spanwire_codec::view::{self, AnyValue, Checked, KeyValue, Malformed, Request
 
 use crate::budget::Reservation;
 use crate::fault::Fault;
+use crate::sink::Compressed;
 use crate::stats::Reason;
 
 /// Leaves malformed spans out of `request`, and refuses it if it has more than `elements_max`
@@ -18,13 +19,15 @@ use crate::stats::Reason;
 /// malformed spans.
 ///
 /// `reservation` is the request's, and grows by the copy that malformed spans are left out of.
+/// `compressed` is what the request came as, and goes where it would no longer be the same.
 pub(crate) fn check(
     request: Bytes,
     elements_max: usize,
     reservation: &mut Reservation,
+    compressed: &mut Option<Compressed>,
 ) -> Result<Checked, Fault> {
     if request.len() / ELEMENT_BYTES_MIN <= elements_max {
-        return well_formed(request, reservation);
+        return well_formed(request, reservation, compressed);
     }
     let bytes = request.clone();
     let sent = Request::parse(&bytes).map_err(malformed)?;
@@ -34,7 +37,7 @@ pub(crate) fn check(
             .ok_or_else(|| too_many(elements_max))
     };
     left(&sent)?;
-    let checked = well_formed(request, reservation)?;
+    let checked = well_formed(request, reservation, compressed)?;
     let kept = match checked.rejected {
         0 => sent,
         _ => Request::parse(&checked.request).map_err(malformed)?,
@@ -43,11 +46,19 @@ pub(crate) fn check(
     Ok(checked)
 }
 
-fn well_formed(request: Bytes, reservation: &mut Reservation) -> Result<Checked, Fault> {
+fn well_formed(
+    request: Bytes,
+    reservation: &mut Reservation,
+    compressed: &mut Option<Compressed>,
+) -> Result<Checked, Fault> {
     let inspected = view::inspect(request).map_err(malformed)?;
     let copy_bytes_max = inspected.copy_bytes_max();
-    if copy_bytes_max > 0 && !reservation.grow(copy_bytes_max) {
-        return Err(Fault::budget());
+    if copy_bytes_max > 0 {
+        // Gone before the copy is made, the largest request has room for one.
+        *compressed = None;
+        if !reservation.grow(copy_bytes_max) {
+            return Err(Fault::budget());
+        }
     }
     inspected.reject().map_err(malformed)
 }

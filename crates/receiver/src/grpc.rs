@@ -15,9 +15,9 @@ use prost::Message as _;
 use tokio::time::timeout;
 
 use crate::body::read_message;
+use crate::coding::{Coding, GRPC_ACCEPTED};
 use crate::connection::Connection;
 use crate::fault::Fault;
-use crate::inflate::Coding;
 use crate::intake::{Form, Reply, caught, response, take};
 use crate::sink::{Accepted, Encoding, Sink, Transport};
 use crate::stats::{Reason, Tally};
@@ -93,8 +93,8 @@ fn is_grpc(content_type: &HeaderValue) -> bool {
 fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Fault> {
     match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(None),
-        Some(name) => Coding::from_name(name).map(Some).ok_or_else(|| {
-            Fault::new(Reason::ContentEncoding, "grpc-encoding must be gzip or zstd")
+        Some(name) => Coding::of_grpc(name).map(Some).ok_or_else(|| {
+            Fault::new(Reason::ContentEncoding, "grpc-encoding must be gzip, zstd or snappy")
         }),
     }
 }
@@ -166,7 +166,7 @@ fn failure(fault: &Fault) -> Response<Reply> {
     }
     match fault.reason {
         Reason::ContentEncoding => {
-            let accepted = HeaderValue::from_static("identity,gzip,zstd");
+            let accepted = HeaderValue::from_static(GRPC_ACCEPTED);
             headers.insert("grpc-accept-encoding", accepted);
         }
         Reason::Method => {

@@ -1,4 +1,4 @@
-//! OTLP/HTTP: `POST /v1/traces`, protobuf and JSON, over HTTP/1.1 and HTTP/2.
+//! OTLP/HTTP: POST to one path, protobuf and JSON, over HTTP/1.1 and HTTP/2.
 //!
 //! Source: "OTLP/HTTP" in `docs/specification.md`, opentelemetry-proto v1.11.0, and RFC 9110.
 
@@ -11,9 +11,9 @@ use prost::Message as _;
 use spanwire_codec::json;
 
 use crate::body::read_whole;
+use crate::coding::{Coding, HTTP_ACCEPTED};
 use crate::connection::Connection;
 use crate::fault::Fault;
-use crate::inflate::Coding;
 use crate::intake::{Form, Reply, caught, response, take};
 use crate::sink::{Accepted, Encoding, Sink, Transport};
 use crate::stats::{Reason, Tally};
@@ -23,10 +23,30 @@ pub(crate) async fn answer<S: Sink>(
     connection: &Connection<S>,
     request: Request<Incoming>,
 ) -> Response<Reply> {
-    let mut tally = Tally::open(connection.shared.counters.of(Transport::Http));
     let (head, mut body) = request.into_parts();
+    let cors = connection.shared.cors.as_ref();
+    if let Some(preflight) = cors.and_then(|cors| cors.preflight(&head)) {
+        // A question about requests is none itself, and is not counted.
+        if !body.is_end_stream() {
+            connection.body_left_unread();
+        }
+        return preflight;
+    }
+    let mut response = answer_counted(connection, &head, &mut body).await;
+    if let Some(cors) = cors {
+        cors.answer(&head.headers, response.headers_mut());
+    }
+    response
+}
+
+async fn answer_counted<S: Sink>(
+    connection: &Connection<S>,
+    head: &Parts,
+    body: &mut Incoming,
+) -> Response<Reply> {
+    let mut tally = Tally::open(connection.shared.counters.of(Transport::Http));
     let encoding = encoding(&head.headers);
-    let outcome = caught(export(connection, &mut tally, &head, &mut body, encoding)).await;
+    let outcome = caught(export(connection, &mut tally, head, body, encoding)).await;
     // What claims no format is answered in the protocol's first.
     let encoding = encoding.unwrap_or(Encoding::Protobuf);
     match outcome {
@@ -51,8 +71,9 @@ async fn export<S: Sink>(
     body: &mut Incoming,
     encoding: Option<Encoding>,
 ) -> Result<Accepted, Fault> {
-    if head.uri.path() != EXPORT_PATH {
-        return Err(Fault::new(Reason::Path, "only /v1/traces is served"));
+    let path = &connection.shared.settings.http_traces_path;
+    if head.uri.path() != path {
+        return Err(Fault::new(Reason::Path, format!("only {path} is served")));
     }
     if head.method != Method::POST {
         return Err(Fault::new(Reason::Method, "only POST is served"));
@@ -95,8 +116,10 @@ fn encoding(headers: &HeaderMap) -> Option<Encoding> {
 
 /// The one compression that `Content-Encoding` may name.
 fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Fault> {
-    let unsupported =
-        || Fault::new(Reason::ContentEncoding, "content-encoding must be gzip, zstd or identity");
+    let unsupported = || {
+        let message = format!("content-encoding must be one of {HTTP_ACCEPTED}");
+        Fault::new(Reason::ContentEncoding, message)
+    };
     let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
     let (value, further) = (values.next(), values.next());
     if further.is_some() {
@@ -111,7 +134,7 @@ fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Fault> {
         {
             Ok(None)
         }
-        Some(name) => Coding::from_name(name).map(Some).ok_or_else(unsupported),
+        Some(name) => Coding::of_http(name).map(Some).ok_or_else(unsupported),
     }
 }
 
@@ -146,7 +169,7 @@ fn failure(fault: &Fault, encoding: Encoding, is_head: bool) -> Response<Reply> 
             headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
         }
         Reason::ContentEncoding => {
-            let accepted = HeaderValue::from_static("gzip, zstd, identity");
+            let accepted = HeaderValue::from_static(HTTP_ACCEPTED);
             headers.insert(header::ACCEPT_ENCODING, accepted);
         }
         _ => {}
@@ -164,6 +187,3 @@ fn with_content_type(reply: Reply, encoding: Encoding) -> Response<Reply> {
     headers.insert(header::CONTENT_TYPE, content_type);
     response
 }
-
-/// "OTLP/HTTP Request" in `docs/specification.md`.
-const EXPORT_PATH: &str = "/v1/traces";

@@ -14,11 +14,13 @@ use spanwire_codec::message::{ExportTracePartialSuccess, ExportTraceServiceRespo
 use spanwire_codec::view::Checked;
 
 use crate::body::Admitted;
+use crate::budget::Reservation;
+use crate::coding::Coding;
 use crate::connection::Shared;
 use crate::elements;
 use crate::fault::Fault;
-use crate::inflate::{Coding, inflate};
-use crate::sink::{Accepted, Encoding, Received, Sink, Transport};
+use crate::inflate::{Inflated, inflate};
+use crate::sink::{Accepted, Compressed, Encoding, Received, Sink, Transport};
 use crate::stats::{Reason, Tally};
 
 /// How a body was sent.
@@ -38,21 +40,25 @@ pub(crate) async fn take<S: Sink>(
     bytes_max: usize,
 ) -> Result<Accepted, Fault> {
     tally.read(wire.bytes.len());
-    let plain = match form.coding {
-        Some(coding) => inflate(wire, coding, bytes_max).await?,
-        None => wire,
+    // JSON, decompressed or not, is not what the sink gets.
+    let keep = shared.settings.keep_compressed && form.encoding == Encoding::Protobuf;
+    let inflated = match form.coding {
+        Some(coding) => inflate(wire, coding, bytes_max, keep).await?,
+        None => Inflated { plain: wire, compressed: None },
     };
+    let plain_bytes = inflated.plain.bytes.len();
     let elements_max = shared.settings.elements_max;
-    let (checked, reservation) = match form.encoding {
-        Encoding::Protobuf if plain.bytes.len() <= INLINE_PROTOBUF_BYTES => {
-            check(plain, elements_max)?
+    let intact = match form.encoding {
+        Encoding::Protobuf if plain_bytes <= INLINE_PROTOBUF_BYTES => {
+            check(inflated, elements_max)?
         }
-        Encoding::Json if plain.bytes.len() <= INLINE_JSON_BYTES => {
-            check_json(plain, elements_max)?
+        Encoding::Json if plain_bytes <= INLINE_JSON_BYTES => {
+            check_json(inflated.plain, elements_max)?
         }
-        Encoding::Protobuf => aside(move || check(plain, elements_max)).await?,
-        Encoding::Json => aside(move || check_json(plain, elements_max)).await?,
+        Encoding::Protobuf => aside(move || check(inflated, elements_max)).await?,
+        Encoding::Json => aside(move || check_json(inflated.plain, elements_max)).await?,
     };
+    let Intact { checked, compressed, reservation } = intact;
     let Checked { request, spans, rejected, reason } = checked;
     tally.decoded(request.len(), spans as u64 + rejected as u64);
     let own = Accepted {
@@ -69,6 +75,7 @@ pub(crate) async fn take<S: Sink>(
         spans,
         transport: form.transport,
         encoding: form.encoding,
+        compressed,
         reservation,
     };
     let theirs = shared.sink.accept(received).await?;
@@ -91,16 +98,21 @@ pub(crate) async fn caught(
     .await
 }
 
-type Intact = (Checked, crate::budget::Reservation);
+/// A request that may go to the sink.
+struct Intact {
+    checked: Checked,
+    compressed: Option<Compressed>,
+    reservation: Reservation,
+}
 
-fn check(plain: Admitted, elements_max: usize) -> Result<Intact, Fault> {
-    let Admitted { bytes, mut reservation } = plain;
-    let checked = elements::check(bytes, elements_max, &mut reservation)?;
+fn check(inflated: Inflated, elements_max: usize) -> Result<Intact, Fault> {
+    let Inflated { plain: Admitted { bytes, mut reservation }, mut compressed } = inflated;
+    let checked = elements::check(bytes, elements_max, &mut reservation, &mut compressed)?;
     if checked.rejected > 0 {
         // What came is gone, and what is left is a copy without a spare byte.
         reservation.shrink(checked.request.len());
     }
-    Ok((checked, reservation))
+    Ok(Intact { checked, compressed, reservation })
 }
 
 fn check_json(plain: Admitted, elements_max: usize) -> Result<Intact, Fault> {
@@ -118,7 +130,8 @@ fn check_json(plain: Admitted, elements_max: usize) -> Result<Intact, Fault> {
         return Err(Fault::budget());
     }
     drop(text);
-    check(Admitted::filled(request, reservation), elements_max)
+    let plain = Admitted::filled(request, reservation);
+    check(Inflated { plain, compressed: None }, elements_max)
 }
 
 /// Runs long work on Tokio's blocking threads, so that this worker's other connections go on.
@@ -229,7 +242,7 @@ mod tests {
         let share = Share::alone(budget);
         let outcome = check(admitted(&share, body), usize::MAX);
         match outcome {
-            Ok((checked, reservation)) => {
+            Ok(Intact { checked, reservation, .. }) => {
                 assert_eq!(share.bytes(), reservation.bytes());
                 Ok((reservation.bytes(), Vec::from(checked.request).capacity()))
             }
@@ -275,11 +288,23 @@ mod tests {
             let length = u8::try_from(scope_spans.len()).expect("short");
             [&[0x0A, length], &scope_spans[..]].concat()
         };
+        let check_plain =
+            |plain, elements_max| check(Inflated { plain, compressed: None }, elements_max);
         let whole = body(&good.repeat(2));
-        assert_eq!(taken(whole.len(), &whole, check), Ok((whole.len(), whole.len())));
+        assert_eq!(taken(whole.len(), &whole, check_plain), Ok((whole.len(), whole.len())));
         let part = body(&[&good[..], &[0x12, 0].repeat(20)].concat());
         let left = body(&good).len();
-        assert_eq!(taken(2 * part.len(), &part, check), Ok((left, left)));
-        assert_eq!(taken(2 * part.len() - 1, &part, check), Err(Reason::Budget));
+        assert_eq!(taken(2 * part.len(), &part, check_plain), Ok((left, left)));
+        assert_eq!(taken(2 * part.len() - 1, &part, check_plain), Err(Reason::Budget));
+
+        // What it came as is no longer of use then, and makes room.
+        let share = Share::alone(2 * part.len());
+        let [plain, wire] = [(); 2].map(|()| admitted(&share, &part));
+        let compressed =
+            Compressed { encoding: Coding::Gzip, bytes: wire.bytes, reservation: wire.reservation };
+        let intact = check(Inflated { plain, compressed: Some(compressed) }, usize::MAX);
+        let intact = intact.expect("room without what it came as");
+        assert!(intact.compressed.is_none());
+        assert_eq!(share.bytes(), left);
     }
 }

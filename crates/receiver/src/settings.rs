@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Uri;
 use tokio::sync::Semaphore;
 
 use crate::body::Pace;
@@ -14,6 +15,8 @@ pub(crate) struct Settings {
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) connection_bytes_max: Option<usize>,
     pub(crate) elements_max: usize,
+    pub(crate) http_traces_path: String,
+    pub(crate) keep_compressed: bool,
     pub(crate) connections_max: usize,
     pub(crate) streams_max: u32,
     pub(crate) frame_bytes_max: u32,
@@ -48,6 +51,8 @@ impl Default for Settings {
             in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
             connection_bytes_max: None,
             elements_max: REQUEST_BYTES_MAX / ELEMENT_BYTES_LEAST,
+            http_traces_path: HTTP_TRACES_PATH.to_owned(),
+            keep_compressed: false,
             connections_max: 1024,
             streams_max: 256,
             frame_bytes_max: 1 << 20,
@@ -71,9 +76,10 @@ impl Settings {
         Pace { timeout: self.body_read_timeout, rate_min: self.body_rate_min.into() }
     }
 
-    /// What one connection may take of the budget.
-    pub(crate) fn connection_bytes_max(&self) -> usize {
-        self.connection_bytes_max.unwrap_or(self.in_flight_bytes_max / 2).max(self.share_least())
+    /// What several requests of one connection may take of the budget, and what the only one may.
+    pub(crate) fn connection_bytes_max(&self) -> (usize, usize) {
+        let several = self.connection_bytes_max.unwrap_or(self.in_flight_bytes_max / 2);
+        (several, several.max(self.share_least()))
     }
 
     /// The largest request as sent, and as it comes out of decompression.
@@ -114,6 +120,10 @@ impl Settings {
             ),
             (self.elements_max > 0, "elements_max must not be 0"),
             (
+                is_path(&self.http_traces_path),
+                "http_traces_path must be a path from / on, without a query",
+            ),
+            (
                 (1..=Semaphore::MAX_PERMITS).contains(&self.connections_max),
                 "connections_max must be 1 to usize::MAX / 8",
             ),
@@ -148,6 +158,10 @@ impl Settings {
     }
 }
 
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && text.parse::<Uri>().is_ok_and(|uri| uri.path() == text)
+}
+
 /// A year.
 const DURATION_MAX: Duration = Duration::from_hours(24 * 365);
 
@@ -163,3 +177,6 @@ const IN_FLIGHT_BYTES_MAX: usize = 2 // transports
 /// An attribute with a key of two letters and a small number takes 10 bytes, a span 30 and more;
 /// requests of nothing but the smallest attributes are not what applications send.
 const ELEMENT_BYTES_LEAST: usize = 16;
+
+/// "OTLP/HTTP Request" in `docs/specification.md`, opentelemetry-proto v1.11.0.
+const HTTP_TRACES_PATH: &str = "/v1/traces";

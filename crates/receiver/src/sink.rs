@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::budget::Reservation;
+use crate::coding::Coding;
 
 /// Takes validated requests and answers for them.
 ///
@@ -58,8 +59,9 @@ where
 /// One request with at least one span.
 ///
 /// Its bytes count against the receiver's budget until it is dropped: a sink that keeps the whole
-/// `Received` in its queue lets [`in_flight_bytes_max`](crate::Builder::in_flight_bytes_max) bound
-/// that queue as well; one that takes `request` out and drops the rest bounds its memory itself.
+/// `Received` in its queue, or its [parts](Self::into_parts), lets
+/// [`in_flight_bytes_max`](crate::Builder::in_flight_bytes_max) bound that queue as well; one that
+/// takes `request` out and drops the rest bounds its memory itself.
 pub struct Received {
     /// An `ExportTraceServiceRequest` in protobuf, uncompressed. Its framing is valid down to the
     /// spans, and every span is well-formed.
@@ -70,7 +72,19 @@ pub struct Received {
     pub transport: Transport,
     /// The format it was sent in. `request` is protobuf in either case.
     pub encoding: Encoding,
+    /// What decompresses to exactly `request`, as it came; `None` if it came otherwise, if a span
+    /// was rejected, or if [`keep_compressed`](crate::Builder::keep_compressed) is not set. A
+    /// forwarder can send it on without compressing again.
+    pub compressed: Option<Compressed>,
     pub(crate) reservation: Reservation,
+}
+
+impl Received {
+    /// The request, its number of spans, and what holds its bytes in the budget: for a queue that
+    /// wants no more of it. What it came as is given back.
+    pub fn into_parts(self) -> (Bytes, usize, Reservation) {
+        (self.request, self.spans, self.reservation)
+    }
 }
 
 impl fmt::Debug for Received {
@@ -80,6 +94,34 @@ impl fmt::Debug for Received {
             .field("spans", &self.spans)
             .field("transport", &self.transport)
             .field("encoding", &self.encoding)
+            .field("compressed", &self.compressed)
+            .field("reservation", &self.reservation)
+            .finish()
+    }
+}
+
+/// A request's body as it came, before it was decompressed. Its bytes count against the budget until
+/// it is dropped.
+pub struct Compressed {
+    /// How it is compressed.
+    pub encoding: Coding,
+    /// The whole body, or gRPC message without its prefix.
+    pub bytes: Bytes,
+    pub(crate) reservation: Reservation,
+}
+
+impl Compressed {
+    /// The compression, the body, and what holds its bytes in the budget.
+    pub fn into_parts(self) -> (Coding, Bytes, Reservation) {
+        (self.encoding, self.bytes, self.reservation)
+    }
+}
+
+impl fmt::Debug for Compressed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compressed")
+            .field("encoding", &self.encoding)
+            .field("bytes", &self.bytes.len())
             .field("reservation", &self.reservation)
             .finish()
     }

@@ -104,16 +104,21 @@ pub struct Stats {
     /// Connections that ended with an error: bad HTTP, a timeout, a peer gone, no end within the
     /// grace of their age.
     pub connections_failed: u64,
+    /// Those of them whose TLS handshake failed: no TLS, no version or cipher in common, no
+    /// certificate that is trusted, too slow.
+    pub tls_handshakes_failed: u64,
     /// Times the operating system refused to hand over a connection.
     pub accept_errors: u64,
-    /// Bytes of requests being read, decoded or held by the sink now.
+    /// Bytes of requests being read, decoded or held by the sink now; if the receiver's
+    /// [`Budget`](crate::Budget) is shared, those of everybody who takes from it.
     pub in_flight_bytes: usize,
 }
 
 /// What came by one transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransportStats {
-    /// Requests answered with success, in whole or in part, empty ones included.
+    /// Requests answered with success, in whole or in part, empty ones included. A preflight of
+    /// CORS is a question about requests, and none.
     pub requests_accepted: u64,
     /// Spans the sink took over.
     pub spans_accepted: u64,
@@ -160,6 +165,7 @@ pub(crate) struct Counters {
     pub(crate) connections_open: AtomicUsize,
     pub(crate) connections_accepted: AtomicU64,
     pub(crate) connections_failed: AtomicU64,
+    pub(crate) tls_handshakes_failed: AtomicU64,
     pub(crate) accept_errors: AtomicU64,
 }
 
@@ -178,6 +184,7 @@ impl Counters {
             connections_open: self.connections_open.load(Ordering::Relaxed),
             connections_accepted: get(&self.connections_accepted),
             connections_failed: get(&self.connections_failed),
+            tls_handshakes_failed: get(&self.tls_handshakes_failed),
             accept_errors: get(&self.accept_errors),
             in_flight_bytes,
         }

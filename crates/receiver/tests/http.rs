@@ -196,6 +196,17 @@ async fn any_other_path_is_not_found() {
     assert_eq!(http.answer().await.status, 200);
 }
 
+#[tokio::test]
+async fn another_path_can_be_served_instead() {
+    let receiver = start_with(take_all, |builder| builder.http_traces_path("/otlp/spans")).await;
+    for (path, status) in [("/otlp/spans", 200), ("/otlp/spans?a=b", 200), ("/v1/traces", 404)] {
+        let mut http = Http1::connect(receiver.http_address()).await;
+        let head = format!("POST {path} HTTP/1.1\r\nHost: test\r\n{PROTOBUF}");
+        http.send(format!("{head}Content-Length: 0\r\n\r\n").as_bytes()).await;
+        assert_eq!(http.answer().await.status, status, "{path}");
+    }
+}
+
 /// Faults 59.
 #[tokio::test]
 async fn any_other_method_is_not_allowed() {
@@ -235,7 +246,10 @@ async fn any_other_content_encoding_is_unsupported_and_told_the_known_ones() {
         let headers = format!("{PROTOBUF}Content-Encoding: {encoding}\r\n");
         let answer = post(&receiver, &headers, &gzip(&wire(1))).await;
         assert_eq!(answer.status, 415, "{encoding}");
-        assert_eq!(answer.headers["accept-encoding"], "gzip, zstd, identity");
+        assert_eq!(
+            answer.headers["accept-encoding"],
+            "gzip, zstd, deflate, snappy, x-snappy-framed, identity"
+        );
     }
 }
 

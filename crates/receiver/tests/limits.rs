@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
-use spanwire_receiver::{Accepted, Reason, Received, channel};
+use spanwire_receiver::{
+    Accepted, BindError, Budget, Reason, Received, Receiver, Sink as _, channel,
+};
 use support::*;
 use tokio::sync::Semaphore;
 
@@ -256,6 +258,94 @@ async fn a_noisy_connection_leaves_room_for_the_others() {
     }
     assert_eq!(receiver.stats().grpc.refused(Reason::Budget).requests, 5);
     assert_eq!(receiver.stats().in_flight_bytes, 0);
+}
+
+/// Faults 98.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greedy_connection_of_many_streams_costs_a_polite_one_no_request() {
+    // By default, and with the smallest budget that the largest request allows.
+    for budget in [8, 2] {
+        let body = wire(100);
+        let sink = async |received: Received| {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            drop(received);
+            Ok(Accepted::default())
+        };
+        let receiver = start_with(sink, |builder| {
+            let largest = 4 * body.len();
+            builder
+                .grpc_request_bytes_max(largest)
+                .http_request_bytes_max(largest)
+                .in_flight_bytes_max(budget * largest)
+        })
+        .await;
+        let address = receiver.grpc_address();
+        let greedy = Http2::connect(address).await;
+        let streams: Vec<_> = (0..64)
+            .map(|_| {
+                let (mut greedy, body) = (greedy.clone(), framed(0, &body));
+                tokio::spawn(async move { while greedy.call(&[], &body).await.code != u32::MAX {} })
+            })
+            .collect();
+        until(|| receiver.stats().grpc.refused(Reason::Budget).requests > 100).await;
+        let mut polite = Http2::connect(address).await;
+        for _ in 0..100 {
+            assert_eq!(verdict(&polite.call(&[], &framed(0, &body)).await), (0, false));
+        }
+        for stream in streams {
+            stream.abort();
+        }
+    }
+}
+
+/// Faults 92, 98.
+#[tokio::test]
+async fn receivers_and_others_share_a_budget() {
+    let (gate, mut arrivals, answers) = Gate::new();
+    let gate = Arc::new(gate);
+    let body = wire(1000);
+    let budget = Arc::new(Budget::new(4 * body.len()));
+    let serve = async || {
+        let (gate, budget) = (gate.clone(), budget.clone());
+        let sink = move |received| {
+            let gate = gate.clone();
+            async move { gate.accept(received).await }
+        };
+        start_with(sink, |builder| {
+            builder
+                .grpc_request_bytes_max(body.len())
+                .http_request_bytes_max(body.len())
+                .budget(budget)
+        })
+        .await
+    };
+    let (one, two) = (serve().await, serve().await);
+    let source = budget.reserve(2 * body.len()).expect("a fresh budget");
+    let mut held = Vec::new();
+    for receiver in [&one, &two] {
+        let mut http2 = Http2::connect(receiver.grpc_address()).await;
+        let body = framed(0, &body);
+        held.push(tokio::spawn(async move { http2.call(&[], &body).await }));
+        assert_eq!(soon(arrivals.recv()).await, Some(1000));
+    }
+    assert_eq!(budget.bytes(), budget.bytes_max());
+    assert_eq!(one.stats().in_flight_bytes, budget.bytes_max(), "of everybody");
+    for receiver in [&one, &two] {
+        let mut http2 = Http2::connect(receiver.grpc_address()).await;
+        assert_eq!(verdict(&http2.call(&[], &framed(0, &body)).await), (8, true));
+    }
+    drop(source);
+    answers.add_permits(3);
+    let mut http2 = Http2::connect(two.grpc_address()).await;
+    assert_eq!(http2.call(&[], &framed(0, &body)).await.code, 0);
+    for call in held {
+        assert_eq!(soon(call).await.expect("no panic").code, 0);
+    }
+    assert_eq!(budget.bytes(), 0);
+    // Too small a one is an error, as too small a limit is.
+    let small = Receiver::builder().grpc("127.0.0.1:0".parse().expect("an address"));
+    let small = small.budget(Arc::new(Budget::new(1 << 20))).bind(take_all).await;
+    assert!(matches!(small, Err(BindError::Setting { .. })));
 }
 
 /// Faults 91.

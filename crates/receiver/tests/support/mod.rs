@@ -50,12 +50,14 @@ pub(crate) async fn start_with(
         .expect("loopback has free ports")
 }
 
-/// A byte budget for so many requests of `len` bytes, the largest there may be.
+/// A byte budget for so many requests of `len` bytes, the largest there may be, which one connection
+/// may use up.
 pub(crate) fn room_for(requests: usize, len: usize, builder: Builder) -> Builder {
     builder
         .grpc_request_bytes_max(len)
         .http_request_bytes_max(len)
         .in_flight_bytes_max(requests * len)
+        .connection_bytes_max(requests * len)
 }
 
 /// Takes everything and remembers nothing.
@@ -125,6 +127,22 @@ pub(crate) fn gzip(data: &[u8]) -> Vec<u8> {
 
 pub(crate) fn zstd(data: &[u8]) -> Vec<u8> {
     zstd::encode_all(data, 1).expect("a vector takes all")
+}
+
+pub(crate) fn zlib(data: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(data).expect("a vector takes all");
+    encoder.finish().expect("a vector takes all")
+}
+
+pub(crate) fn snappy(data: &[u8]) -> Vec<u8> {
+    snap::raw::Encoder::new().compress_vec(data).expect("short enough")
+}
+
+pub(crate) fn snappy_framed(data: &[u8]) -> Vec<u8> {
+    let mut encoder = snap::write::FrameEncoder::new(Vec::new());
+    encoder.write_all(data).expect("a vector takes all");
+    encoder.into_inner().expect("a vector takes all")
 }
 
 /// A `google.rpc.Status`, or as much of it as the tests read.

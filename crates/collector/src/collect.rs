@@ -1,0 +1,222 @@
+//! Spans of this very process into the pipelines, without a socket.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use spanwire_batcher::{Bounds, Overflow, Queue, Weigh};
+use spanwire_codec::encode::{self, EncodedResource, EncodedScope};
+use spanwire_model::{Resource, Scope, Span};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::item::{Pieces, Request};
+use crate::pipeline::Pipeline;
+
+/// Takes spans from the code around it, as a receiver takes them from sockets; made by
+/// [`Collector::inlet`](crate::Collector::inlet).
+///
+/// Any number of threads may collect: a span is encoded where it is given, and pushed into a queue
+/// without a lock. What the queue cannot hold is refused to the caller.
+#[derive(Debug)]
+pub struct Inlet {
+    shared: Arc<Shared>,
+    worker: JoinHandle<()>,
+}
+
+struct Shared {
+    queue: Queue<Encoded>,
+    wake: Notify,
+    resource: EncodedResource,
+    scope: EncodedScope,
+    pipeline: Arc<Pipeline>,
+    collected: AtomicU64,
+    refused: AtomicU64,
+    lost: AtomicU64,
+    taken: AtomicU64,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
+/// Spans framed as `ScopeSpans` repeats them.
+struct Encoded {
+    framed: Bytes,
+    spans: usize,
+}
+
+impl Weigh for Encoded {
+    fn spans(&self) -> usize {
+        self.spans
+    }
+
+    fn wire_bytes(&self) -> usize {
+        self.framed.len()
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.framed.len()
+    }
+}
+
+/// The spans were not taken: the queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the collector's queue is full; {spans} spans were not taken")]
+pub struct QueueFull {
+    /// So many.
+    pub spans: usize,
+}
+
+/// What became of the spans that were collected:
+/// `collected = forwarded + lost + queued`, and what was refused on top.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InletStats {
+    /// Taken from the caller.
+    pub collected: u64,
+    /// Not taken: the queue was full.
+    pub refused: u64,
+    /// Handed to the pipeline.
+    pub forwarded: u64,
+    /// Refused by the pipeline.
+    pub lost: u64,
+}
+
+/// What the queue holds at most.
+const BYTES_MAX: usize = 64 << 20;
+const ITEMS_MAX: usize = 1 << 17;
+/// A request to the pipeline is made of so many bytes at most.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Less than this waits for more until the next look.
+const WAKE_BYTES: usize = 256 << 10;
+const LOOK: Duration = Duration::from_millis(10);
+
+impl Inlet {
+    pub(crate) fn new(pipeline: Arc<Pipeline>, resource: &Resource, scope: &Scope) -> Self {
+        let bounds = Bounds::new(ITEMS_MAX, BYTES_MAX).expect("neither is zero");
+        let shared = Arc::new(Shared {
+            queue: Queue::new(bounds),
+            wake: Notify::new(),
+            resource: EncodedResource::new(resource),
+            scope: EncodedScope::new(scope),
+            pipeline,
+            collected: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+        });
+        let worker = tokio::spawn(work(Arc::clone(&shared)));
+        Self { shared, worker }
+    }
+
+    /// Takes a finished span. It is encoded here; nothing else keeps a copy.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueFull`], at once: nobody waits.
+    pub fn collect(&self, span: &Span) -> Result<(), QueueFull> {
+        self.collect_batch(std::slice::from_ref(span))
+    }
+
+    /// Takes finished spans, all or none.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueFull`], at once: nobody waits.
+    pub fn collect_batch(&self, spans: &[Span]) -> Result<(), QueueFull> {
+        if spans.is_empty() {
+            return Ok(());
+        }
+        let mut framed = Vec::with_capacity(spans.len() * SPAN_BYTES_EXPECTED);
+        spans.iter().for_each(|span| encode::put_framed(span, &mut framed));
+        let (spans, shared) = (spans.len(), &self.shared);
+        let item = Encoded { framed: framed.into(), spans };
+        match shared.queue.push(item, Overflow::DropNewest, |_| {}) {
+            Ok(pushed) => {
+                shared.collected.fetch_add(spans as u64, Ordering::Relaxed);
+                if pushed.crossed(WAKE_BYTES) {
+                    shared.wake.notify_one();
+                }
+                Ok(())
+            }
+            Err(_) => {
+                shared.refused.fetch_add(spans as u64, Ordering::Relaxed);
+                shared.wake.notify_one();
+                Err(QueueFull { spans })
+            }
+        }
+    }
+
+    /// What became of the spans so far.
+    #[must_use]
+    pub fn stats(&self) -> InletStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        InletStats {
+            forwarded: read(&self.shared.taken),
+            lost: read(&self.shared.lost),
+            refused: read(&self.shared.refused),
+            collected: read(&self.shared.collected),
+        }
+    }
+
+    /// Hands everything collected so far to the pipeline. To be called before the collector's own
+    /// shutdown, from which on nothing is taken.
+    pub async fn flush(&self) {
+        while !self.shared.queue.is_empty() {
+            self.shared.forward().await;
+        }
+    }
+}
+
+impl Drop for Inlet {
+    fn drop(&mut self) {
+        self.worker.abort();
+    }
+}
+
+/// Spans of few attributes; longer ones make the buffer grow.
+const SPAN_BYTES_EXPECTED: usize = 256;
+
+async fn work(shared: Arc<Shared>) {
+    loop {
+        // Either is a reason to look.
+        let _woken = tokio::time::timeout(LOOK, shared.wake.notified()).await;
+        while !shared.queue.is_empty() {
+            shared.forward().await;
+        }
+    }
+}
+
+impl Shared {
+    /// Makes one request of what is queued, and hands it on.
+    async fn forward(&self) {
+        let mut spans = Vec::new();
+        let (mut bytes, mut count) = (0, 0);
+        while bytes < REQUEST_BYTES_MAX {
+            let Some(item) = self.queue.pop() else { break };
+            bytes += item.framed.len();
+            count += item.spans;
+            spans.push(item.framed);
+        }
+        if spans.is_empty() {
+            // A push is half done.
+            return tokio::task::yield_now().await;
+        }
+        let mut header = BytesMut::new();
+        self.resource.put_header(self.scope.field_len(bytes), &mut header);
+        self.scope.put_header(bytes, &mut header);
+        let pieces = std::iter::once(header.freeze()).chain(spans);
+        let joined: Bytes = pieces.collect::<Vec<_>>().concat().into();
+        let request =
+            Request { bytes: joined.len(), pieces: Pieces::One(joined), spans: count, hold: None };
+        let counter = match self.pipeline.accept(request).await {
+            Ok(_) => &self.taken,
+            Err(_refusal) => &self.lost,
+        };
+        counter.fetch_add(count as u64, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,273 @@
+//! The settings of a destination: its own, and those that the pipelines around it add.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use spanwire_batcher::Limits;
+use spanwire_config::{self as config, ComponentId, Config};
+use spanwire_transport::{
+    Compression, InvalidConfig, Pem, Protocol, RetryPolicy, RetrySettings, Tls, Transport,
+    TransportConfig,
+};
+
+use crate::build::StartError;
+use crate::exporter::{self, Batching, Blocks, Debug, Destination, Exporter, File, Otlp, Sizer};
+use crate::limits;
+
+/// All that a destination is made of; equal plans make equal destinations.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) exporter: config::Exporter,
+    pub(crate) batch: Option<config::Batch>,
+    /// Whether other destinations stand beside it in a pipeline.
+    pub(crate) has_siblings: bool,
+    /// What its queue holds at most.
+    pub(crate) queue_bytes_max: usize,
+}
+
+/// The plans of all destinations that a pipeline leads to. The batch processor of a pipeline is made
+/// the batching of its destinations, where these have none of their own.
+pub(crate) fn plans(config: &Config) -> BTreeMap<ComponentId, Plan> {
+    let mut plans: BTreeMap<ComponentId, Plan> = BTreeMap::new();
+    // Half of the memory is for queues; the rest is for what is read, waits for room, or travels.
+    let queue_bytes_max = limits::of(config).bytes() / 2 / config.exporters.len().max(1);
+    for pipeline in config.service.pipelines.values() {
+        let batch = pipeline.processors.iter().find_map(|id| match config.processors.get(id) {
+            Some(config::Processor::Batch(batch)) => Some(batch),
+            _ => None,
+        });
+        for id in &pipeline.exporters {
+            let Some(exporter) = config.exporters.get(id) else { continue };
+            let plan = plans.entry(id.clone()).or_insert_with(|| Plan {
+                exporter: exporter.clone(),
+                batch: batch.cloned(),
+                has_siblings: false,
+                queue_bytes_max,
+            });
+            plan.has_siblings |= pipeline.exporters.len() > 1;
+        }
+    }
+    plans
+}
+
+/// The most bytes of one request: gRPC servers take 4 MiB unless they are told otherwise, the Go
+/// Collector's HTTP 20 MiB. A little below, as framing comes on top.
+const GRPC_BYTES_MAX: usize = (4 << 20) - (64 << 10);
+const HTTP_BYTES_MAX: usize = 16 << 20;
+
+impl Plan {
+    pub(crate) fn start(&self, id: &ComponentId) -> Result<Exporter, StartError> {
+        let (settings, destination) = match &self.exporter {
+            config::Exporter::OtlpGrpc(otlp) => self.otlp(id, otlp, Protocol::Grpc)?,
+            config::Exporter::OtlpHttp(otlp) => {
+                let protocol = match otlp.encoding {
+                    config::Encoding::Proto => Protocol::HttpProtobuf,
+                    config::Encoding::Json => Protocol::HttpJson,
+                };
+                self.otlp(id, otlp, protocol)?
+            }
+            config::Exporter::Debug(debug) => {
+                let debug = match debug.verbosity {
+                    config::Verbosity::Basic => Debug::Basic,
+                    config::Verbosity::Normal => Debug::Normal,
+                    config::Verbosity::Detailed => Debug::Detailed,
+                };
+                (self.local(HTTP_BYTES_MAX), Destination::Debug(debug))
+            }
+            config::Exporter::File(file) => {
+                let rotation = file.rotation.as_ref().map(|rotation| exporter::Rotation {
+                    bytes_max: u64::from(rotation.max_megabytes) << 20,
+                    backups_max: rotation.max_backups as usize,
+                    age_max: rotation
+                        .max_days
+                        .map(|days| Duration::from_hours(24 * u64::from(days))),
+                });
+                let output = File::open(&file.path, file.append, rotation).map_err(|source| {
+                    StartError::File { id: id.clone(), path: file.path.clone(), source }
+                })?;
+                (self.local(HTTP_BYTES_MAX), Destination::File(output))
+            }
+            config::Exporter::Nop => (self.local(HTTP_BYTES_MAX), Destination::Nop),
+        };
+        Ok(Exporter::spawn(id.to_string(), settings, destination))
+    }
+
+    fn otlp(
+        &self,
+        id: &ComponentId,
+        otlp: &config::OtlpExporter,
+        protocol: Protocol,
+    ) -> Result<(exporter::Settings, Destination), StartError> {
+        let rule = |rule: String| StartError::Setting { id: id.clone(), rule };
+        let transport = transport(id, otlp, protocol)?;
+        let retry = &otlp.retry_on_failure;
+        let policy = RetryPolicy::new(RetrySettings {
+            attempts_max: u32::MAX,
+            // 0 is no limit.
+            elapsed_max: match retry.max_elapsed_time {
+                Duration::ZERO => Duration::MAX,
+                elapsed => elapsed,
+            },
+            interval_initial: retry.initial_interval,
+            interval_max: retry.max_interval,
+            multiplier: retry.multiplier,
+            randomization: retry.randomization_factor,
+        });
+        let retry = match retry.enabled {
+            true => Some(policy.map_err(|error| rule(error.to_string()))?),
+            false => None,
+        };
+        let bytes_max = match protocol {
+            Protocol::Grpc => GRPC_BYTES_MAX,
+            Protocol::HttpProtobuf | Protocol::HttpJson => HTTP_BYTES_MAX,
+        };
+        let queue = &otlp.sending_queue;
+        let own = queue.batch.as_ref().filter(|_| queue.enabled);
+        let batch = match own {
+            Some(own) => Some(batching(own, bytes_max)),
+            None => self.batch.as_ref().map(|batch| of_processor(batch, bytes_max)),
+        };
+        let (sizer, capacity) = match queue.sizer {
+            config::Sizer::Requests => (Sizer::Requests, queue.queue_size),
+            config::Sizer::Items => (Sizer::Spans, queue.queue_size),
+            config::Sizer::Bytes => (Sizer::Bytes, queue.queue_size),
+        };
+        let settings = exporter::Settings {
+            sizer,
+            capacity: capacity.max(1),
+            bytes_max: self.queue_bytes_max,
+            consumers: queue.num_consumers.max(1),
+            blocks: self.blocks(queue.block_on_overflow),
+            waits_for_result: queue.wait_for_result || !queue.enabled,
+            batch,
+        };
+        Ok((settings, Destination::Otlp(Box::new(Otlp { transport, retry }))))
+    }
+
+    /// A destination on this machine: one request after the other, in order.
+    fn local(&self, bytes_max: usize) -> exporter::Settings {
+        exporter::Settings {
+            sizer: Sizer::Requests,
+            capacity: LOCAL_CAPACITY,
+            bytes_max: self.queue_bytes_max,
+            consumers: 1,
+            blocks: self.blocks(true),
+            waits_for_result: false,
+            batch: self.batch.as_ref().map(|batch| of_processor(batch, bytes_max)),
+        }
+    }
+
+    fn blocks(&self, block_on_overflow: bool) -> Blocks {
+        match (block_on_overflow, self.has_siblings) {
+            (false, _) => Blocks::Never,
+            (true, true) => Blocks::UnlessOthersTake,
+            (true, false) => Blocks::Always,
+        }
+    }
+}
+
+const LOCAL_CAPACITY: usize = 1000;
+
+fn of_processor(batch: &config::Batch, bytes_max: usize) -> Batching {
+    let spans_max =
+        if batch.send_batch_max_size == 0 { usize::MAX } else { batch.send_batch_max_size };
+    batch_of(batch.send_batch_size, usize::MAX, batch.timeout, spans_max, bytes_max)
+}
+
+fn batching(batch: &config::QueueBatch, bytes_max: usize) -> Batching {
+    let most = |max: usize| if max == 0 { usize::MAX } else { max };
+    match batch.sizer {
+        config::Sizer::Bytes => batch_of(
+            usize::MAX,
+            batch.min_size,
+            batch.flush_timeout,
+            usize::MAX,
+            bytes_max.min(most(batch.max_size)),
+        ),
+        config::Sizer::Items | config::Sizer::Requests => batch_of(
+            batch.min_size,
+            usize::MAX,
+            batch.flush_timeout,
+            most(batch.max_size),
+            bytes_max,
+        ),
+    }
+}
+
+/// A minimum of 0 is none: a batch waits for nobody.
+fn batch_of(
+    spans_min: usize,
+    bytes_min: usize,
+    age_max: Duration,
+    spans_max: usize,
+    bytes_max: usize,
+) -> Batching {
+    let (spans, bytes) = (spans_min.min(spans_max).max(1), bytes_min.min(bytes_max).max(1));
+    let limits = Limits::new(spans, bytes, age_max).expect("neither is zero");
+    Batching { limits, spans_max, bytes_max }
+}
+
+fn transport(
+    id: &ComponentId,
+    otlp: &config::OtlpExporter,
+    protocol: Protocol,
+) -> Result<Transport, StartError> {
+    let compression = match otlp.compression {
+        config::Compression::None => Compression::None,
+        config::Compression::Gzip => Compression::Gzip,
+        config::Compression::Zstd => Compression::Zstd,
+        other => return Err(unsupported(id, format!("compression {other:?}").to_lowercase())),
+    };
+    if otlp.tls.insecure_skip_verify {
+        return Err(unsupported(id, "tls.insecure_skip_verify".into()));
+    }
+    let wrong = |source| StartError::Exporter { id: id.clone(), source };
+    settings(otlp, protocol)
+        .and_then(|settings| settings.compression(compression))
+        .and_then(|settings| Transport::new(&settings))
+        .map_err(wrong)
+}
+
+fn unsupported(id: &ComponentId, what: String) -> StartError {
+    StartError::Setting { id: id.clone(), rule: format!("{what} is not supported") }
+}
+
+fn settings(
+    otlp: &config::OtlpExporter,
+    protocol: Protocol,
+) -> Result<TransportConfig, InvalidConfig> {
+    let tls = &otlp.tls;
+    let has_scheme = otlp.endpoint.contains("://") || otlp.endpoint.starts_with("unix:");
+    let endpoint = match (has_scheme, tls.insecure) {
+        (true, _) => otlp.endpoint.clone(),
+        (false, true) => format!("http://{}", otlp.endpoint),
+        (false, false) => format!("https://{}", otlp.endpoint),
+    };
+    let mut transport = match &otlp.traces_endpoint {
+        Some(url) => TransportConfig::with_url(protocol, url)?,
+        None => TransportConfig::new(protocol, &endpoint)?,
+    };
+    for (name, value) in &otlp.headers {
+        transport = transport.header(name, value.expose())?;
+    }
+    if let Some(keepalive) = &otlp.keepalive {
+        transport = transport.keep_alive(keepalive.time, keepalive.timeout);
+    }
+    let pem = |file: &Option<PathBuf>, text: &Option<config::Secret>| {
+        let file = file.clone().map(Pem::File);
+        file.or_else(|| text.as_ref().map(|text| Pem::Bytes(text.expose().into())))
+    };
+    let mut settings = Tls::new();
+    if let Some(ca) = pem(&tls.ca_file, &tls.ca_pem) {
+        settings = settings.ca(ca);
+    }
+    let (chain, key) = (pem(&tls.cert_file, &tls.cert_pem), pem(&tls.key_file, &tls.key_pem));
+    if let (Some(chain), Some(key)) = (chain, key) {
+        settings = settings.client_certificate(chain, key);
+    }
+    if let Some(name) = &tls.server_name_override {
+        settings = settings.server_name(name);
+    }
+    Ok(transport.request_timeout(otlp.timeout).tls(settings))
+}

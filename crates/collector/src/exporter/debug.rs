@@ -1,0 +1,361 @@
+//! Spans to the terminal: counts, a tree for each trace, or all there is.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
+
+use spanwire_codec::view::{self, AnyValue, KeyValue, ResourceSpans, Span};
+
+use crate::item::Item;
+use crate::ledger::DropReason;
+
+/// How much is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Debug {
+    /// A line for each batch.
+    Basic,
+    /// A tree for each trace of a batch.
+    Normal,
+    /// Every field of every span, too.
+    Detailed,
+}
+
+impl Debug {
+    /// Writes to standard output, on a thread where that may block.
+    pub(super) async fn deliver(self, items: Vec<Item>) {
+        let requests: Vec<_> = items.iter().map(|item| item.request.pieces.joined()).collect();
+        let written = tokio::task::spawn_blocking(move || {
+            let bytes = requests.concat();
+            let text = self.text(&bytes);
+            io::stdout().lock().write_all(text.as_bytes())
+        });
+        match written.await {
+            Ok(Ok(())) => items.into_iter().for_each(|item| item.claim.sent(0, None)),
+            Ok(Err(error)) => lost(items, &format!("standard output: {error}")),
+            Err(failed) => lost(items, &failed.to_string()),
+        }
+    }
+
+    fn text(self, request: &[u8]) -> String {
+        let mut text = String::new();
+        // A string takes whatever is written to it.
+        let _infallible = match view::Request::parse(request) {
+            Ok(request) => self.write(&request, &mut text),
+            Err(malformed) => writeln!(text, "malformed request: {malformed}"),
+        };
+        text
+    }
+
+    fn write(self, request: &view::Request<'_>, out: &mut String) -> fmt::Result {
+        let mut traces = Traces::default();
+        for resource in request.resource_spans() {
+            let service = service(&resource);
+            for scope in resource.scope_spans() {
+                scope.spans().for_each(|span| traces.add(span, service));
+            }
+        }
+        if self == Self::Basic {
+            let (traces, spans) = (traces.order.len(), traces.spans.len());
+            return writeln!(out, "{} of {}", Count(spans, "span"), Count(traces, "trace"));
+        }
+        traces.write(self == Self::Detailed, out)
+    }
+}
+
+fn lost(items: Vec<Item>, message: &str) {
+    items.into_iter().for_each(|item| item.claim.dropped(DropReason::Internal, message));
+}
+
+fn service<'a>(resource: &ResourceSpans<'a>) -> &'a [u8] {
+    let attributes = resource.resource().into_iter().flat_map(|resource| resource.attributes());
+    let named = attributes.filter(|attribute| attribute.key() == b"service.name").last();
+    match named.map(|attribute| attribute.value()) {
+        Some(AnyValue::String(name)) => name,
+        _ => b"unknown_service",
+    }
+}
+
+/// The spans of a batch, by trace.
+#[derive(Default)]
+struct Traces<'a> {
+    spans: Vec<(Span<'a>, &'a [u8])>,
+    /// Trace ids in the order in which they came, and the spans of each.
+    order: Vec<[u8; 16]>,
+    of: HashMap<[u8; 16], Vec<usize>>,
+}
+
+impl<'a> Traces<'a> {
+    fn add(&mut self, span: Span<'a>, service: &'a [u8]) {
+        let id = span.trace_id().unwrap_or_default();
+        let spans = self.of.entry(id).or_default();
+        if spans.is_empty() {
+            self.order.push(id);
+        }
+        spans.push(self.spans.len());
+        self.spans.push((span, service));
+    }
+
+    fn write(&self, detailed: bool, out: &mut String) -> fmt::Result {
+        for id in &self.order {
+            let spans = &self.of[id];
+            write!(out, "trace ")?;
+            hex(id, out)?;
+            writeln!(out, "  {}", Count(spans.len(), "span"))?;
+            self.write_trace(spans, detailed, out)?;
+        }
+        Ok(())
+    }
+
+    /// Walks the tree without recursion: parents may form rings, and chains of any length. What no
+    /// root leads to starts a tree of its own.
+    fn write_trace(&self, spans: &[usize], detailed: bool, out: &mut String) -> fmt::Result {
+        let id = |span: usize| self.spans[span].0.span_id().unwrap_or_default();
+        let present: HashSet<[u8; 8]> = spans.iter().map(|&span| id(span)).collect();
+        let mut children: HashMap<[u8; 8], Vec<usize>> = HashMap::new();
+        let mut roots = Vec::new();
+        for &span in spans {
+            match self.spans[span].0.parent_span_id() {
+                Some(parent) if present.contains(&parent) => {
+                    children.entry(parent).or_default().push(span);
+                }
+                _ => roots.push(span),
+            }
+        }
+        let by_start = |span: &usize| self.spans[*span].0.start_time_unix_nano();
+        children.values_mut().for_each(|spans| spans.sort_by_key(by_start));
+        roots.sort_by_key(by_start);
+
+        let mut shown = HashSet::new();
+        let mut starts: Vec<usize> = spans.to_vec();
+        starts.reverse();
+        starts.extend(roots.into_iter().rev());
+        while let Some(start) = starts.pop() {
+            let mut left = vec![(start, String::new(), true, true)];
+            while let Some((span, indent, is_last, is_root)) = left.pop() {
+                if !shown.insert(span) {
+                    continue;
+                }
+                let (branch, below) = match (is_root, is_last) {
+                    (true, _) => ("", ""),
+                    (false, true) => ("└─ ", "   "),
+                    (false, false) => ("├─ ", "│  "),
+                };
+                write!(out, "  {indent}{branch}")?;
+                let below = if indent.len() > INDENT_MAX { indent } else { indent + below };
+                self.write_span(span, &below, detailed, out)?;
+                let of_this = children.get(&id(span)).map(Vec::as_slice).unwrap_or_default();
+                let of_this = of_this.iter().filter(|child| !shown.contains(child));
+                for (place, &child) in of_this.rev().enumerate() {
+                    left.push((child, below.clone(), place == 0, false));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_span(
+        &self,
+        span: usize,
+        indent: &str,
+        detailed: bool,
+        out: &mut String,
+    ) -> fmt::Result {
+        let (span, service) = &self.spans[span];
+        let nanos = span.end_time_unix_nano().saturating_sub(span.start_time_unix_nano());
+        printable(span.name(), out)?;
+        write!(out, "  {}  {}  [", kind(span.kind()), Millis(nanos))?;
+        printable(service, out)?;
+        out.write_char(']')?;
+        if let Some(status) = span.status().filter(|status| status.code() == STATUS_ERROR) {
+            out.write_str("  ERROR ")?;
+            printable(status.message(), out)?;
+        }
+        if !detailed {
+            let mut attributes = span.attributes();
+            for attribute in attributes.by_ref().take(ATTRIBUTES_SHOWN) {
+                out.write_str("  ")?;
+                write_attribute(&attribute, out)?;
+            }
+            let more = attributes.count();
+            if more > 0 {
+                write!(out, "  and {more} more")?;
+            }
+            return writeln!(out);
+        }
+        writeln!(out)?;
+        let line = |out: &mut String| write!(out, "  {indent}     ");
+        line(out)?;
+        out.write_str("span id ")?;
+        hex(&span.span_id().unwrap_or_default(), out)?;
+        if let Some(parent) = span.parent_span_id() {
+            out.write_str("  parent ")?;
+            hex(&parent, out)?;
+        }
+        writeln!(out, "  start {} ns", span.start_time_unix_nano())?;
+        for attribute in span.attributes() {
+            line(out)?;
+            write_attribute(&attribute, out)?;
+            writeln!(out)?;
+        }
+        for event in span.events() {
+            line(out)?;
+            write!(out, "event at {} ns: ", event.time_unix_nano())?;
+            printable(event.name(), out)?;
+            for attribute in event.attributes() {
+                out.write_str("  ")?;
+                write_attribute(&attribute, out)?;
+            }
+            writeln!(out)?;
+        }
+        for link in span.links() {
+            line(out)?;
+            out.write_str("link to ")?;
+            hex(&link.trace_id().unwrap_or_default(), out)?;
+            out.write_char(' ')?;
+            hex(&link.span_id().unwrap_or_default(), out)?;
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of indentation after which a tree grows no further to the right.
+const INDENT_MAX: usize = 120;
+
+/// Attributes on the line of a span that is not shown in full.
+const ATTRIBUTES_SHOWN: usize = 4;
+
+/// `STATUS_CODE_ERROR` in `trace/v1/trace.proto`, opentelemetry-proto v1.11.0.
+const STATUS_ERROR: i32 = 2;
+
+fn kind(kind: i32) -> &'static str {
+    match kind {
+        1 => "internal",
+        2 => "server",
+        3 => "client",
+        4 => "producer",
+        5 => "consumer",
+        _ => "unspecified",
+    }
+}
+
+/// So many of something.
+struct Count(usize, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, name) = self;
+        write!(f, "{count} {name}{}", if *count == 1 { "" } else { "s" })
+    }
+}
+
+/// Nanoseconds, shown as milliseconds.
+struct Millis(u64);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} ms", self.0 as f64 / 1e6)
+    }
+}
+
+fn hex(bytes: &[u8], out: &mut String) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+}
+
+fn write_attribute(attribute: &KeyValue<'_>, out: &mut String) -> fmt::Result {
+    printable(attribute.key(), out)?;
+    out.write_char('=')?;
+    match attribute.value() {
+        AnyValue::String(text) => printable(text, out),
+        AnyValue::Bool(value) => write!(out, "{value}"),
+        AnyValue::Int(value) => write!(out, "{value}"),
+        AnyValue::Double(value) => write!(out, "{value}"),
+        AnyValue::Bytes(bytes) => write!(out, "{} bytes", bytes.len()),
+        AnyValue::Array(values) => write!(out, "an array of {}", values.count()),
+        AnyValue::Map(values) => write!(out, "a map of {}", values.count()),
+        AnyValue::Empty => out.write_char('-'),
+    }
+}
+
+/// Text of a peer, which must not steer the terminal.
+fn printable(text: &[u8], out: &mut String) -> fmt::Result {
+    for character in String::from_utf8_lossy(text).chars().take(CHARACTERS_MAX) {
+        match character.is_control() {
+            true => write!(out, "{}", character.escape_default())?,
+            false => out.write_char(character)?,
+        }
+    }
+    Ok(())
+}
+
+/// Of one text, so many characters are shown.
+const CHARACTERS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use spanwire_codec::encode::{self, EncodedResource, EncodedScope};
+    use spanwire_model::{
+        Resource, Scope, Span, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId,
+    };
+
+    use super::*;
+
+    fn span(id: u64, parent: u64, name: &str) -> Span {
+        let trace = TraceId::new(0xABCD).expect("not zero");
+        let context =
+            SpanContext::new(trace, SpanId::new(id).expect("not zero"), TraceFlags::SAMPLED);
+        let mut span = Span::new(context, name.to_owned());
+        span.parent_span_id = SpanId::new(parent);
+        span.start_time_unix_nano = id * 1_000_000;
+        span.end_time_unix_nano = id * 1_000_000 + 2_500_000;
+        span.kind = SpanKind::Server;
+        span
+    }
+
+    fn shown(debug: Debug, spans: &[Span]) -> String {
+        let mut framed = Vec::new();
+        spans.iter().for_each(|span| encode::put_framed(span, &mut framed));
+        let scope = EncodedScope::new(&Scope::new("test"));
+        let mut request = bytes::BytesMut::new();
+        let mut resource = Resource::default();
+        resource.attributes.set("service.name", "shop");
+        EncodedResource::new(&resource).put_header(scope.field_len(framed.len()), &mut request);
+        scope.put_header(framed.len(), &mut request);
+        request.extend_from_slice(&framed);
+        debug.text(&request)
+    }
+
+    #[test]
+    fn a_trace_is_a_tree_with_what_failed() {
+        let mut failed = span(3, 2, "SELECT orders");
+        failed.status = Status::Error { message: "deadline\u{1b}[2J exceeded".into() };
+        failed.attributes.set("db.system.name", "postgresql");
+        let spans =
+            [failed, span(4, 1, "charge card"), span(2, 1, "load cart"), span(1, 0, "GET /")];
+        let expected = "\
+trace 0000000000000000000000000000abcd  4 spans
+  GET /  server  2.500 ms  [shop]
+  ├─ load cart  server  2.500 ms  [shop]
+  │  └─ SELECT orders  server  2.500 ms  [shop]  ERROR deadline\\u{1b}[2J exceeded  \
+db.system.name=postgresql
+  └─ charge card  server  2.500 ms  [shop]
+";
+        assert_eq!(shown(Debug::Normal, &spans), expected);
+        assert_eq!(shown(Debug::Basic, &spans), "4 spans of 1 trace\n");
+    }
+
+    #[test]
+    fn spans_that_are_their_own_ancestors_are_shown_once() {
+        let ring = [span(1, 2, "one"), span(2, 1, "two"), span(7, 7, "itself")];
+        let text = shown(Debug::Detailed, &ring);
+        for name in ["one", "two", "itself"] {
+            assert_eq!(text.matches(name).count(), 1, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_chain_of_any_length_is_shown_without_recursion() {
+        let chain: Vec<_> = (1..=20_000).map(|id| span(id, id - 1, "step")).collect();
+        assert_eq!(shown(Debug::Normal, &chain).matches("step").count(), 20_000);
+    }
+}

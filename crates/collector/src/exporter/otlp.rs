@@ -1,0 +1,160 @@
+//! OTLP out: batches joined without decoding, tried again while that may help, and taken apart where
+//! one request in them spoils the others.
+
+use std::error::Error;
+use std::time::Instant;
+
+use spanwire_transport::{
+    Accepted, Backoff, Body, EncodeError, Retry, RetryPolicy, SendError, Transport,
+};
+
+use super::Shared;
+use crate::item::Item;
+use crate::ledger::DropReason;
+
+/// A peer that speaks OTLP.
+pub(crate) struct Otlp {
+    pub(crate) transport: Transport,
+    /// `None` where failures are final.
+    pub(crate) retry: Option<RetryPolicy>,
+}
+
+/// What became of one request.
+enum Sent {
+    Taken(Accepted),
+    /// The destination refuses these bytes for good; other bytes may pass.
+    Refused {
+        why: DropReason,
+        message: String,
+        limit_bytes: Option<usize>,
+    },
+    GaveUp {
+        why: DropReason,
+        message: String,
+    },
+}
+
+impl Otlp {
+    /// Sends all items as one request. Where the destination refuses that for good, halves are
+    /// tried, down to a single source request, so that what it refuses loses no neighbour.
+    pub(super) async fn deliver(&self, items: Vec<Item>, shared: &Shared) {
+        let mut left = vec![items];
+        while let Some(mut items) = left.pop() {
+            match self.send(&items, shared).await {
+                Sent::Taken(accepted) => taken(items, &accepted),
+                Sent::Refused { .. } if items.len() > 1 => {
+                    let second = items.split_off(items.len() / 2);
+                    left.extend([second, items]);
+                }
+                Sent::Refused { why: DropReason::TooLarge, message, limit_bytes } => {
+                    left.extend(smaller(items, limit_bytes, &message));
+                }
+                Sent::Refused { why, message, .. } | Sent::GaveUp { why, message } => {
+                    log(shared, &message, spans(&items));
+                    items.into_iter().for_each(|item| item.claim.dropped(why, &message));
+                }
+            }
+        }
+    }
+
+    async fn send(&self, items: &[Item], shared: &Shared) -> Sent {
+        let pieces = items.iter().flat_map(|item| item.request.pieces.iter()).cloned();
+        let body = Body::new(pieces, spans(items));
+        let encoded = match self.transport.encode(&body).await {
+            Ok(encoded) => encoded,
+            Err(error @ EncodeError::Oversize { .. }) => {
+                let (why, message) = (DropReason::TooLarge, chain(&error));
+                return Sent::Refused { why, message, limit_bytes: None };
+            }
+            Err(error) => {
+                return Sent::GaveUp { why: DropReason::Internal, message: chain(&error) };
+            }
+        };
+        let mut backoff = self.retry.map(|policy| Backoff::new(policy, Instant::now()));
+        loop {
+            shared.ledger.attempted(encoded.len());
+            let error = match self.transport.send(&encoded).await {
+                Ok(accepted) => {
+                    shared.health.succeeded();
+                    return Sent::Taken(accepted);
+                }
+                Err(error) => error,
+            };
+            shared.ledger.failed();
+            let (message, now) = (chain(&error), Instant::now());
+            let limit_bytes = error.limit_bytes().filter(|&limit| limit < body.len());
+            match error {
+                // Some servers say that it may be tried again, and name a limit it will never keep.
+                SendError::Oversize { .. } | SendError::Throttle { .. }
+                    if limit_bytes.is_some() || matches!(error, SendError::Oversize { .. }) =>
+                {
+                    shared.health.succeeded();
+                    return Sent::Refused { why: DropReason::TooLarge, message, limit_bytes };
+                }
+                _ if error.retry() == Retry::Never => {
+                    shared.health.succeeded();
+                    return Sent::Refused { why: DropReason::Rejected, message, limit_bytes: None };
+                }
+                _ => shared.health.failed(&message, now),
+            }
+            let wait = backoff
+                .as_mut()
+                .and_then(|backoff| backoff.wait_after(error.retry(), now, fastrand::u64(..)));
+            let Some(wait) = wait else {
+                return Sent::GaveUp { why: DropReason::RetriesExhausted, message };
+            };
+            log(shared, &format!("{message}; trying again in {wait:.1?}"), 0);
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// Each source request has its own answer. What a destination rejected of a merged request cannot be
+/// told apart: it goes to the first ones, as far as these have spans, with the destination's words.
+fn taken(items: Vec<Item>, accepted: &Accepted) {
+    let mut rejected = accepted.rejected_spans;
+    for item in items {
+        let of_this = rejected.min(item.request.spans as u64);
+        rejected -= of_this;
+        item.claim.sent(of_this, accepted.message.as_deref());
+    }
+}
+
+/// One item that is too large, as smaller ones; dropped where it is a single span.
+fn smaller(items: Vec<Item>, limit_bytes: Option<usize>, message: &str) -> Vec<Vec<Item>> {
+    let mut left = Vec::new();
+    for item in items {
+        let (spans, bytes) = (item.request.spans, item.request.bytes);
+        let bytes_max = limit_bytes.unwrap_or(usize::MAX).min(bytes / 2 + 1);
+        let mut parts = item.within(spans.div_ceil(2), bytes_max);
+        match &mut parts[..] {
+            [one] if one.request.bytes >= bytes => {
+                for whole in parts {
+                    whole.claim.dropped(DropReason::TooLarge, message);
+                }
+            }
+            _ => left.extend(parts.into_iter().rev().map(|part| vec![part])),
+        }
+    }
+    left
+}
+
+fn spans(items: &[Item]) -> usize {
+    items.iter().map(|item| item.request.spans).sum()
+}
+
+fn log(shared: &Shared, message: &str, spans_dropped: usize) {
+    shared.log.failed(&shared.id, message, spans_dropped);
+}
+
+/// An error with its causes.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

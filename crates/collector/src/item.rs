@@ -1,0 +1,181 @@
+//! A request on its way to one destination, and the claim that accounts for its spans.
+
+use std::any::Any;
+use std::mem;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use spanwire_batcher::{Split, Weigh};
+use spanwire_codec::split;
+
+use crate::delivery::Answer;
+use crate::exporter::Place;
+use crate::ledger::{DropReason, Ledger};
+
+/// An encoded `ExportTraceServiceRequest` in pieces that joined are its bytes.
+///
+/// A clone copies pointers: destinations share the bytes.
+#[derive(Clone)]
+pub(crate) struct Request {
+    pub(crate) pieces: Pieces,
+    pub(crate) bytes: usize,
+    pub(crate) spans: usize,
+    /// Keeps what the bytes occupy in the budget of the process.
+    pub(crate) hold: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// Mostly one: what a peer sent in one frame is one piece.
+#[derive(Clone)]
+pub(crate) enum Pieces {
+    One(Bytes),
+    Several(Arc<[Bytes]>),
+}
+
+impl Pieces {
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Bytes> {
+        match self {
+            Self::One(bytes) => std::slice::from_ref(bytes).iter(),
+            Self::Several(pieces) => pieces.iter(),
+        }
+    }
+
+    /// The bytes in one piece: a copy where they are in several.
+    pub(crate) fn joined(&self) -> Bytes {
+        match self {
+            Self::One(bytes) => bytes.clone(),
+            Self::Several(pieces) => pieces.concat().into(),
+        }
+    }
+}
+
+impl From<Vec<Bytes>> for Pieces {
+    fn from(mut pieces: Vec<Bytes>) -> Self {
+        match pieces.len() {
+            1 => Self::One(pieces.swap_remove(0)),
+            _ => Self::Several(pieces.into()),
+        }
+    }
+}
+
+/// A request, or a part of one, that a destination has accepted.
+pub(crate) struct Item {
+    pub(crate) request: Request,
+    pub(crate) claim: Claim,
+    /// Its place in the queue, given back when it leaves the queue for a batch.
+    pub(crate) place: Option<Place>,
+}
+
+impl Item {
+    /// Accepts a request: from here on its spans are in the ledger.
+    pub(crate) fn new(request: Request, ledger: &Arc<Ledger>, answer: Option<Answer>) -> Self {
+        ledger.accepted(request.spans);
+        let claim = Claim { ledger: Arc::clone(ledger), spans: request.spans, answer };
+        Self { request, claim, place: None }
+    }
+
+    /// Items of requests within two limits; this one as it is where it is within them, or where
+    /// nothing can be cut.
+    pub(crate) fn within(mut self, spans_max: usize, bytes_max: usize) -> Vec<Self> {
+        let Request { spans, bytes, .. } = self.request;
+        if spans <= 1 || (spans <= spans_max && bytes <= bytes_max) {
+            return vec![self];
+        }
+        match split::request(&self.request.pieces.joined(), spans_max, bytes_max) {
+            Ok(parts) if parts.len() > 1 => {
+                self.claim.ledger.queued_as(parts.len());
+                let items = parts.into_iter().map(|part| self.part(part)).collect();
+                // What was the whole's is the parts' now.
+                debug_assert_eq!(self.claim.spans, 0, "the parts have all spans");
+                items
+            }
+            Ok(_) | Err(_) => vec![self],
+        }
+    }
+
+    fn part(&mut self, part: split::Part) -> Self {
+        self.claim.spans -= part.spans;
+        Self {
+            request: Request {
+                pieces: part.pieces.into(),
+                bytes: part.bytes,
+                spans: part.spans,
+                hold: self.request.hold.clone(),
+            },
+            claim: Claim {
+                ledger: Arc::clone(&self.claim.ledger),
+                spans: part.spans,
+                answer: self.claim.answer.clone(),
+            },
+            place: self.place.take(),
+        }
+    }
+}
+
+impl Weigh for Item {
+    fn spans(&self) -> usize {
+        self.request.spans
+    }
+
+    fn wire_bytes(&self) -> usize {
+        self.request.bytes
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.request.bytes
+    }
+}
+
+impl Split for Item {
+    /// A request is cut before it is queued, once; what is too large after that travels alone.
+    fn split(self, _spans_max: usize, _bytes_max: usize) -> (Self, Option<Self>) {
+        (self, None)
+    }
+}
+
+/// Spans that are in the ledger as queued, until it is said what became of them. A claim that is
+/// dropped before was lost by a fault of our own, and is counted as that.
+pub(crate) struct Claim {
+    ledger: Arc<Ledger>,
+    spans: usize,
+    answer: Option<Answer>,
+}
+
+impl Claim {
+    /// The destination took all but `rejected` of them.
+    pub(crate) fn sent(mut self, rejected: u64, message: Option<&str>) {
+        let spans = mem::take(&mut self.spans);
+        self.ledger.sent(spans, rejected);
+        if let (Some(answer), true) = (&self.answer, rejected > 0 || message.is_some()) {
+            answer.rejected(rejected, message);
+        }
+    }
+
+    pub(crate) fn dropped(mut self, why: DropReason, message: &str) {
+        self.drop_rest(why, message);
+    }
+
+    fn drop_rest(&mut self, why: DropReason, message: &str) {
+        let spans = mem::take(&mut self.spans);
+        if spans == 0 {
+            return;
+        }
+        self.ledger.dropped(spans, why);
+        let Some(answer) = &self.answer else { return };
+        match why {
+            DropReason::Rejected | DropReason::TooLarge => {
+                answer.rejected(spans as u64, Some(message));
+            }
+            DropReason::QueueFull
+            | DropReason::RetriesExhausted
+            | DropReason::WriteFailed
+            | DropReason::Shutdown
+            | DropReason::Internal => answer.gave_up(spans as u64, message),
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.drop_rest(self.ledger.abandoned(), "the collector gave up");
+    }
+}

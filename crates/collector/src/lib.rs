@@ -1,0 +1,55 @@
+//! A collector for OTLP traces: wire bytes in, wire bytes out.
+//!
+//! ```text
+//! receivers ──> processors ──────────> a queue for each destination ──> batches ──> destinations
+//! checked,      only the spans          places by requests, spans       joined,      tried again,
+//! not decoded   concerned rewritten     or bytes                        not copied   taken apart
+//! ```
+//!
+//! It runs a [`Config`](spanwire_config::Config), which is the Go Collector's. A request is checked
+//! where it comes in and then moved as the bytes it came as: batching joins requests, as two encoded
+//! requests one after the other are an encoded request. Decoding, copying and compressing happen only
+//! where a component needs them; [`explain`] says where that is.
+//!
+//! # Guarantees
+//!
+//! - Every span that a destination was given is in its [`Account`], at every look: accepted is
+//!   sent, rejected, dropped for a reason, or queued.
+//! - A sender is answered when the queue of each destination has its spans, or, with
+//!   `wait_for_result`, when the destination has answered; merging and cutting keep each source
+//!   request's answer apart.
+//! - What a destination refuses for good loses no neighbour: a merged request is halved until the
+//!   source request that it refuses stands alone.
+//! - A destination that is stuck fills its own queue and no other. With one destination the sender
+//!   waits then; where others take the spans, those of the stuck one are dropped and counted.
+//! - The memory that requests hold is bounded before they are read.
+//! - A reload changes everything or nothing, and refuses no request.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod build;
+mod collect;
+mod delivery;
+mod destination;
+mod explain;
+mod exporter;
+mod health;
+mod intake;
+mod item;
+mod ledger;
+mod limits;
+mod log;
+mod metrics;
+mod pages;
+mod pipeline;
+mod service;
+mod source;
+mod stats;
+mod steps;
+
+pub use build::StartError;
+pub use collect::{Inlet, InletStats, QueueFull};
+pub use explain::explain;
+pub use ledger::{Account, DropReason};
+pub use service::{Collector, Shutdown};
+pub use stats::{ExporterStats, ReceiverStats, StageStats, Stats};

@@ -1,0 +1,58 @@
+//! A running receiver and the pipelines it feeds.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spanwire_config::ComponentId;
+use spanwire_receiver::{Reason, Receiver, TransportStats};
+
+use crate::intake::Intake;
+use crate::stats::ReceiverStats;
+
+/// A receiver of the configuration.
+pub(crate) struct Source {
+    pub(crate) receiver: Receiver,
+    pub(crate) intake: Arc<Intake>,
+    /// Its sockets by endpoint, for whoever takes its place.
+    pub(crate) listeners: Vec<(String, TcpListener)>,
+}
+
+/// Connections of a receiver that a reload has left behind have so long to end by themselves.
+const RETIRE_MAX: Duration = Duration::from_secs(60);
+
+impl Source {
+    /// Lets its requests finish, and ends.
+    pub(crate) fn retire(self) {
+        tokio::spawn(async move { self.receiver.shutdown(RETIRE_MAX).await });
+    }
+
+    pub(crate) fn stats(&self, id: &ComponentId) -> Vec<ReceiverStats> {
+        let stats = self.receiver.stats();
+        let of = |transport, one: &TransportStats, taken: bool| {
+            let refused = |reasons: &[Reason]| {
+                reasons.iter().map(|reason| one.refused(*reason).spans).sum::<u64>()
+            };
+            let for_now = [Reason::Budget, Reason::SinkUnavailable, Reason::SinkExhausted];
+            let in_all = one.refused_in_all().spans;
+            taken.then(|| ReceiverStats {
+                receiver: id.to_string(),
+                transport,
+                accepted: one.spans_accepted,
+                refused: refused(&for_now),
+                failed: in_all - refused(&for_now) + one.spans_rejected,
+                connections: stats.connections_open,
+            })
+        };
+        let grpc = of("grpc", &stats.grpc, self.receiver.grpc_address().is_some());
+        let http = of("http", &stats.http, self.receiver.http_address().is_some());
+        grpc.into_iter().chain(http).collect()
+    }
+
+    pub(crate) fn addresses(&self, id: &ComponentId) -> Vec<(String, String)> {
+        let grpc = self.receiver.grpc_address().map(|address| ("grpc", address));
+        let http = self.receiver.http_address().map(|address| ("http", address));
+        let both = grpc.into_iter().chain(http);
+        both.map(|(name, address)| (format!("{id} {name}"), address.to_string())).collect()
+    }
+}

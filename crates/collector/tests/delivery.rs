@@ -1,0 +1,233 @@
+//! What senders, destinations and the ledger say of the same spans.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use spanwire_collector::{Collector, DropReason};
+use spanwire_receiver::{Accepted, Received, Refusal};
+use spanwire_transport::{Compression, Protocol};
+use support::*;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Faults 179.
+#[tokio::test]
+async fn spans_by_either_protocol_arrive_once_and_in_fewer_requests() {
+    let (destination, arrived) = destination(takes_all).await;
+    let batch = "    sending_queue: { batch: { flush_timeout: 200ms, min_size: 8192 } }";
+    let collector = Collector::start(config(&to(&destination, batch))).await.expect("it starts");
+    let grpc = Sender::new(&collector, Protocol::Grpc);
+    let http = Sender::compressing(&collector, Protocol::HttpProtobuf, Compression::Gzip);
+    let json = Sender::new(&collector, Protocol::HttpJson);
+    for round in 0..30 {
+        let sender = [&grpc, &http, &json][round as usize % 3];
+        let accepted = sender.send(request(round * 100, 100), 100).await.expect("it is taken");
+        assert_eq!(accepted.rejected, 0);
+        assert_balanced(&collector);
+    }
+    until("all arrive", || arrived.count() == 3_000).await;
+    assert_eq!((arrived.missing(3_000), arrived.duplicates()), (vec![], 0));
+    assert!(arrived.requests().len() < 30, "{} requests", arrived.requests().len());
+    let stats = collector.stats();
+    assert_eq!(stats.exporters[0].account.accepted, 3_000);
+    let accepted: u64 = stats.receivers.iter().map(|one| one.accepted).sum();
+    assert_eq!(accepted, 3_000);
+    assert_eq!(collector.shutdown(PATIENCE).await.spans_lost, 0);
+}
+
+#[tokio::test]
+async fn a_sender_that_waits_for_the_result_hears_what_the_destination_rejected() {
+    let rejects =
+        |_: &Received| Ok(Accepted { rejected_spans: 3, message: "three are too old".to_owned() });
+    let (destination, _) = destination(rejects).await;
+    let waits = "    sending_queue: { wait_for_result: true }";
+    let collector = Collector::start(config(&to(&destination, waits))).await.expect("it starts");
+    let sender = Sender::new(&collector, Protocol::Grpc);
+    let accepted = sender.send(request(0, 10), 10).await.expect("it is taken in part");
+    assert_eq!(accepted.rejected, 3);
+    assert_eq!(accepted.message.as_deref(), Some("three are too old"));
+    let account = collector.stats().exporters[0].account;
+    assert_eq!((account.sent, account.rejected, account.imbalance()), (7, 3, 0));
+}
+
+/// Faults 179.
+#[tokio::test]
+async fn a_request_that_the_destination_refuses_loses_no_neighbour() {
+    let poisoned = |received: &Received| {
+        let is_poison = |window: &[u8]| window == b"poison";
+        match received.request.windows(6).any(is_poison) {
+            true => Err(Refusal::Invalid { message: "poison".to_owned() }),
+            false => Ok(Accepted::default()),
+        }
+    };
+    let (destination, arrived) = destination(poisoned).await;
+    let batch = "    sending_queue: { wait_for_result: true, batch: { flush_timeout: 50ms, min_size: 100000 } }";
+    let collector = Collector::start(config(&to(&destination, batch))).await.expect("it starts");
+    let sender = Arc::new(Sender::new(&collector, Protocol::Grpc));
+    let mut sends = tokio::task::JoinSet::new();
+    for round in 0..32_u64 {
+        let sender = Arc::clone(&sender);
+        let name = if round == 13 { "poison" } else { "GET /checkout" };
+        sends.spawn(async move { (round, sender.send(named(round * 10, 10, name), 10).await) });
+    }
+    while let Some(sent) = sends.join_next().await {
+        let (round, answer) = sent.expect("no panic");
+        let rejected = answer.expect("an answer of its own").rejected;
+        assert_eq!(rejected, if round == 13 { 10 } else { 0 }, "request {round}");
+    }
+    assert_eq!(arrived.missing(320), (130..140).collect::<Vec<_>>());
+    assert_eq!(arrived.duplicates(), 0);
+    let account = collector.stats().exporters[0].account;
+    assert_eq!(account.dropped[DropReason::Rejected as usize], 10);
+    assert_eq!((account.sent, account.imbalance()), (310, 0));
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_the_destination_arrives_in_parts() {
+    let small = |received: &Received| match received.request.len() {
+        0..20_000 => Ok(Accepted::default()),
+        _ => Err(Refusal::TooLarge { message: "the request is too large".to_owned() }),
+    };
+    let (destination, arrived) = destination(small).await;
+    let collector = Collector::start(config(&to(&destination, ""))).await.expect("it starts");
+    let sender = Sender::new(&collector, Protocol::Grpc);
+    sender.send(request(0, 2_000), 2_000).await.expect("it is taken");
+    until("all arrive", || arrived.count() == 2_000).await;
+    assert_eq!((arrived.missing(2_000), arrived.duplicates()), (vec![], 0));
+    assert!(arrived.requests().len() > 1);
+    until("it is counted", || collector.stats().exporters[0].account.sent == 2_000).await;
+    assert_balanced(&collector);
+}
+
+/// Faults 179.
+#[tokio::test]
+async fn a_destination_that_comes_back_gets_everything() {
+    let away = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&away);
+    let answer = move |_: &Received| match asked.load(Ordering::Relaxed) {
+        true => Err(Refusal::Unavailable { retry_after: None }),
+        false => Ok(Accepted::default()),
+    };
+    let (destination, arrived) = destination(answer).await;
+    let collector = Collector::start(config(&to(&destination, ""))).await.expect("it starts");
+    let sender = Sender::new(&collector, Protocol::Grpc);
+    for round in 0..50 {
+        sender.send(request(round * 10, 10), 10).await.expect("the queue takes it");
+        assert_balanced(&collector);
+    }
+    until("it was tried", || arrived.attempts.load(Ordering::Relaxed) > 10).await;
+    assert_eq!(arrived.count(), 0);
+    away.store(false, Ordering::Relaxed);
+    until("all arrive", || arrived.count() == 500).await;
+    assert_eq!(arrived.missing(500), Vec::<u64>::new());
+    assert_eq!(collector.shutdown(PATIENCE).await.spans_lost, 0);
+}
+
+/// Faults 179.
+#[tokio::test]
+async fn a_stuck_destination_holds_up_no_other_and_its_losses_are_counted() {
+    let (live, arrived) = destination(takes_all).await;
+    let never = |_: &Received| Err(Refusal::Unavailable { retry_after: None });
+    let (stuck, _) = destination(never).await;
+    let yaml = to(
+        &live,
+        &format!(
+            "  otlp/stuck: {{ endpoint: {}, tls: {{ insecure: true }}, sending_queue: {{ queue_size: 5, num_consumers: 1 }} }}",
+            stuck.grpc_address().expect("served")
+        ),
+    );
+    let yaml = yaml.replace("exporters: [otlp]", "exporters: [otlp/stuck, otlp]");
+    let collector = Collector::start(config(&yaml)).await.expect("it starts");
+    let sender = Sender::new(&collector, Protocol::Grpc);
+    for round in 0..100 {
+        sender.send(request(round * 10, 10), 10).await.expect("the other takes it");
+        assert_balanced(&collector);
+    }
+    until("all arrive", || arrived.count() == 1_000).await;
+    let stats = collector.stats();
+    let stuck =
+        &stats.exporters.iter().find(|one| one.exporter == "otlp/stuck").expect("it").account;
+    assert!(stuck.dropped[DropReason::QueueFull as usize] >= 900, "{stuck:?}");
+    assert_eq!((stuck.accepted, stuck.imbalance()), (1_000, 0));
+}
+
+#[tokio::test]
+async fn a_sender_waits_while_the_only_destination_s_queue_is_full() {
+    let open = Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = Arc::clone(&open);
+    let arrived = Arc::new(Arrived::default());
+    let taking = Arc::clone(&arrived);
+    let sink = move |received: Received| {
+        let (gate, taking) = (Arc::clone(&gate), Arc::clone(&taking));
+        async move {
+            let _pass = gate.acquire().await;
+            taking.take(&received.request);
+            Ok(Accepted::default())
+        }
+    };
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let slow = spanwire_receiver::Receiver::builder().grpc(any).bind(sink).await.expect("a port");
+    let queue = "    sending_queue: { queue_size: 2, num_consumers: 1 }";
+    let collector = Collector::start(config(&to(&slow, queue))).await.expect("it starts");
+    let sender = Arc::new(Sender::new(&collector, Protocol::Grpc));
+    let answered = Arc::new(AtomicUsize::new(0));
+    let mut sends = tokio::task::JoinSet::new();
+    for round in 0..8_u64 {
+        let (sender, answered) = (Arc::clone(&sender), Arc::clone(&answered));
+        sends.spawn(async move {
+            sender.send(request(round * 10, 10), 10).await.expect("it is taken in the end");
+            answered.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    until("the queue is full", || answered.load(Ordering::Relaxed) >= 3).await;
+    assert!(answered.load(Ordering::Relaxed) < 8, "somebody waits");
+    open.add_permits(1_000);
+    while let Some(sent) = sends.join_next().await {
+        sent.expect("no panic");
+    }
+    until("all arrive", || arrived.count() == 80).await;
+    assert_eq!((arrived.missing(80), arrived.duplicates()), (vec![], 0));
+    assert_balanced(&collector);
+}
+
+#[tokio::test]
+async fn a_full_queue_that_may_not_block_asks_the_sender_to_come_back_and_is_counted() {
+    let never = |_: &Received| Err(Refusal::Unavailable { retry_after: None });
+    let (destination, _) = destination(never).await;
+    let queue = "    sending_queue: { queue_size: 1, num_consumers: 1, block_on_overflow: false }";
+    let collector = Collector::start(config(&to(&destination, queue))).await.expect("it starts");
+    let sender = Sender::new(&collector, Protocol::Grpc);
+    let mut refused = 0;
+    for round in 0..10 {
+        if let Err(error) = sender.send(request(round * 10, 10), 10).await {
+            assert_ne!(error.retry(), spanwire_transport::Retry::Never, "{error}");
+            refused += 10;
+        }
+    }
+    assert!(refused > 0);
+    let stats = collector.stats();
+    assert_eq!(stats.exporters[0].account.refused, refused);
+    assert_eq!(stats.receivers[0].refused, refused);
+    assert_balanced(&collector);
+}
+
+#[tokio::test]
+async fn a_shutdown_sends_what_is_held_and_counts_what_it_cannot_send() {
+    let (destination, arrived) = destination(takes_all).await;
+    let batch = "    sending_queue: { batch: { flush_timeout: 1h, min_size: 1000000 } }";
+    let collector = Collector::start(config(&to(&destination, batch))).await.expect("it starts");
+    let sender = Sender::new(&collector, Protocol::Grpc);
+    sender.send(request(0, 100), 100).await.expect("the queue takes it");
+    assert_eq!(arrived.count(), 0);
+    assert_eq!(collector.shutdown(PATIENCE).await.spans_lost, 0);
+    assert_eq!(arrived.missing(100), Vec::<u64>::new());
+
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let collector = Collector::start(config(&to_address(nobody, ""))).await.expect("it starts");
+    let sender = Sender::new(&collector, Protocol::Grpc);
+    sender.send(request(0, 100), 100).await.expect("the queue takes it");
+    assert_eq!(collector.shutdown(Duration::from_millis(300)).await.spans_lost, 100);
+}

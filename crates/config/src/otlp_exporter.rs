@@ -1,0 +1,272 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::headers;
+use crate::net::{ClientTls, check_host_port};
+use crate::queue::{Queue, Retry};
+use crate::secret::Secret;
+use crate::section::Section;
+
+/// The exporters `otlp` (gRPC) and `otlphttp`: `exporter/otlpexporter/README.md` and
+/// `exporter/otlphttpexporter/README.md` of the Go Collector.
+///
+/// [`Default`] is what gRPC has; [`http`](Self::http) is the other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OtlpExporter {
+    /// Where to send, as it was written. gRPC: `host:port`, perhaps after `http://`, `https://`
+    /// or `dns:///`, or `unix://` and a path. HTTP: a URL to which `/v1/traces` is added; empty
+    /// if there is only a `traces_endpoint`.
+    pub endpoint: String,
+    /// HTTP: the whole URL for traces, which wins over `endpoint`.
+    pub traces_endpoint: Option<String>,
+    /// How connections are secured.
+    pub tls: ClientTls,
+    /// Sent with each request. Names are as written; values are secrets.
+    pub headers: BTreeMap<String, Secret>,
+    /// How bodies are compressed; [`Compression::Gzip`] by default.
+    pub compression: Compression,
+    /// How long one attempt may take; 5 s by default, and 30 s for HTTP. Without end if zero.
+    pub timeout: Duration,
+    /// What becomes of requests that failed and may succeed later.
+    pub retry_on_failure: Retry,
+    /// Where requests wait.
+    pub sending_queue: Queue,
+    /// HTTP: how bodies are encoded.
+    pub encoding: Encoding,
+    /// gRPC: when connections are pinged; never if `None`.
+    pub keepalive: Option<ClientKeepalive>,
+    /// gRPC: how requests are spread over the addresses of the endpoint. In turn by default, as
+    /// `configgrpc` has it; the Go Collector's `otlp` exporter unsets that and stays with one.
+    pub balancer_name: BalancerName,
+}
+
+/// How an [`OtlpExporter`] compresses bodies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// As encoded. Written as `none`, or as an empty text.
+    None,
+    /// RFC 1952.
+    #[default]
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+    /// Snappy: framed within gRPC's own encoding of that name, in one block for HTTP, as the Go
+    /// Collector sends it.
+    Snappy,
+    /// RFC 1950 under the name `zlib`. HTTP only.
+    Zlib,
+    /// RFC 1950 under the name `deflate`. HTTP only.
+    Deflate,
+}
+
+/// The form of bodies (OTLP 1.11.0, "OTLP/HTTP Request").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// Binary protobuf.
+    #[default]
+    Proto,
+    /// Protobuf in JSON.
+    Json,
+}
+
+/// How gRPC requests are spread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum BalancerName {
+    /// Over all addresses in turn.
+    #[default]
+    RoundRobin,
+    /// To the first address that takes a connection.
+    PickFirst,
+}
+
+/// When a gRPC client pings (`config/configgrpc/README.md` of the Go Collector).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientKeepalive {
+    /// After this much silence; never if zero, and not more often than every 10 s.
+    pub time: Duration,
+    /// How long the answer is waited for; 20 s if zero.
+    pub timeout: Duration,
+    /// Also while no request is under way.
+    pub permit_without_stream: bool,
+}
+
+impl Default for OtlpExporter {
+    fn default() -> Self {
+        Self {
+            endpoint: String::new(),
+            traces_endpoint: None,
+            tls: ClientTls::default(),
+            headers: BTreeMap::new(),
+            compression: Compression::Gzip,
+            timeout: Duration::from_secs(5),
+            retry_on_failure: Retry::default(),
+            sending_queue: Queue::default(),
+            encoding: Encoding::Proto,
+            keepalive: None,
+            balancer_name: BalancerName::RoundRobin,
+        }
+    }
+}
+
+impl OtlpExporter {
+    /// What HTTP has by default: the same but for a `timeout` of 30 s.
+    #[must_use]
+    pub fn http() -> Self {
+        Self { timeout: Duration::from_secs(30), ..Self::default() }
+    }
+
+    pub(crate) fn read_grpc(section: Section<'_>) -> Self {
+        section.unsupported(&["authority", "auth", "middlewares"]);
+        section.without_effect(&[
+            ("read_buffer_size", BUFFERS),
+            ("write_buffer_size", BUFFERS),
+            ("wait_for_ready", "requests wait in the queue"),
+        ]);
+        let mut exporter = Self::default();
+        exporter.read_common(&section);
+        if let Some(endpoint) = endpoint(&section, "endpoint") {
+            check_grpc_endpoint(&section, &endpoint);
+            exporter.endpoint = endpoint;
+        }
+        let compressions = [
+            ("", Compression::None),
+            ("none", Compression::None),
+            ("gzip", Compression::Gzip),
+            ("zstd", Compression::Zstd),
+            ("snappy", Compression::Snappy),
+        ];
+        if let Some(compression) = section.choice("compression", &compressions) {
+            exporter.compression = compression;
+        }
+        exporter.keepalive = section.section_if_set("keepalive").map(ClientKeepalive::read);
+        let balancers =
+            [("round_robin", BalancerName::RoundRobin), ("pick_first", BalancerName::PickFirst)];
+        exporter.balancer_name = section.choice("balancer_name", &balancers).unwrap_or_default();
+        section.finish();
+        exporter
+    }
+
+    pub(crate) fn read_http(section: Section<'_>) -> Self {
+        section.unsupported(&["proxy_url", "auth", "middlewares", "disable_keep_alives"]);
+        if let Some(cookies) = section.section("cookies") {
+            cookies.unsupported(&["enabled"]);
+            cookies.finish();
+        }
+        const CONNECTIONS: &str = "there are as many connections as requests under way need";
+        const TRACES: &str = "only traces are sent";
+        section.without_effect(&[
+            ("read_buffer_size", BUFFERS),
+            ("write_buffer_size", BUFFERS),
+            ("max_idle_conns", CONNECTIONS),
+            ("max_idle_conns_per_host", CONNECTIONS),
+            ("max_conns_per_host", CONNECTIONS),
+            ("idle_conn_timeout", CONNECTIONS),
+            ("http2_read_idle_timeout", "an attempt ends by its timeout"),
+            ("http2_ping_timeout", "an attempt ends by its timeout"),
+            ("force_attempt_http2", "the version is agreed upon with the server"),
+            ("compression_params", "each compression has the level that pays for spans"),
+            ("metrics_endpoint", TRACES),
+            ("logs_endpoint", TRACES),
+            ("profiles_endpoint", TRACES),
+        ]);
+        let mut exporter = Self::http();
+        exporter.read_common(&section);
+        exporter.traces_endpoint = section.string("traces_endpoint").filter(|url| !url.is_empty());
+        if let Some(url) = &exporter.traces_endpoint {
+            check_url(&section, "traces_endpoint", url);
+        }
+        let needed = exporter.traces_endpoint.is_none() || section.has("endpoint");
+        if needed && let Some(url) = endpoint(&section, "endpoint") {
+            check_url(&section, "endpoint", &url);
+            exporter.endpoint = url;
+        }
+        let compressions = [
+            ("", Compression::None),
+            ("none", Compression::None),
+            ("gzip", Compression::Gzip),
+            ("zstd", Compression::Zstd),
+            ("snappy", Compression::Snappy),
+            ("zlib", Compression::Zlib),
+            ("deflate", Compression::Deflate),
+        ];
+        if let Some(compression) = section.choice("compression", &compressions) {
+            exporter.compression = compression;
+        }
+        let encodings = [("proto", Encoding::Proto), ("json", Encoding::Json)];
+        exporter.encoding = section.choice("encoding", &encodings).unwrap_or_default();
+        section.finish();
+        exporter
+    }
+
+    fn read_common(&mut self, section: &Section<'_>) {
+        if let Some(tls) = section.section("tls") {
+            self.tls = ClientTls::read(tls);
+        }
+        self.headers =
+            section.raw("headers").map(|node| headers::read(section, node)).unwrap_or_default();
+        if let Some(timeout) = section.duration("timeout") {
+            self.timeout = timeout;
+        }
+        if let Some(retry) = section.section("retry_on_failure") {
+            self.retry_on_failure = Retry::read(retry);
+        }
+        if let Some(queue) = section.section("sending_queue") {
+            self.sending_queue = Queue::read(queue);
+        }
+    }
+}
+
+const BUFFERS: &str = "buffers follow what is in flight";
+
+fn endpoint(section: &Section<'_>, key: &'static str) -> Option<String> {
+    let endpoint = section.string(key).filter(|endpoint| !endpoint.is_empty());
+    if endpoint.is_none() {
+        let message = format!("{} has no {key}", section.path);
+        // One of another type has been reported.
+        if !section.has(key) || section.says_nothing(key) {
+            section.findings.error(section.place, message);
+        }
+    }
+    endpoint
+}
+
+fn check_grpc_endpoint(section: &Section<'_>, endpoint: &str) {
+    if endpoint.starts_with("unix:") {
+        return;
+    }
+    let schemes = ["http://", "https://", "dns:///", "dns:"];
+    let address = schemes.iter().find_map(|scheme| endpoint.strip_prefix(scheme));
+    let address = address.unwrap_or(endpoint);
+    // dns://resolver/host:port names the resolver to ask.
+    let address = match address.strip_prefix("//").and_then(|rest| rest.split_once('/')) {
+        Some((_, address)) => address,
+        None => address,
+    };
+    check_host_port(section, "endpoint", address.trim_end_matches('/'));
+}
+
+fn check_url(section: &Section<'_>, key: &str, url: &str) {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    if host.is_some_and(|host| !host.is_empty() && !host.starts_with(':')) {
+        return;
+    }
+    let message = format!("{} is not a URL: {}", section.path_of(key), section.shown(key));
+    let help = match rest {
+        None => "write it with its scheme, such as http://localhost:4318",
+        Some(_) => "it has no host; such as http://localhost:4318",
+    };
+    section.findings.error_with_help(section.place_of(key), message, help);
+}
+
+impl ClientKeepalive {
+    fn read(section: Section<'_>) -> Self {
+        let keepalive = Self {
+            time: section.duration("time").unwrap_or_default(),
+            timeout: section.duration("timeout").unwrap_or_default(),
+            permit_without_stream: section.boolean("permit_without_stream").unwrap_or_default(),
+        };
+        section.finish();
+        keepalive
+    }
+}
