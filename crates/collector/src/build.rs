@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use spanwire_config::{self as config, ComponentId, Config};
 use spanwire_processors::{InvalidAction, InvalidSampler};
-use spanwire_receiver::{BindError, Receiver};
+use spanwire_receiver::{BindError, Budget, Builder, Cors, Pem, Receiver, ServerTls, TlsVersion};
 use spanwire_transport::InvalidConfig;
 
 use crate::destination::{self, Plan};
@@ -19,6 +18,7 @@ use crate::ledger::Flow;
 use crate::limits;
 use crate::pipeline::{Pipeline, Processor};
 use crate::service::Graph;
+use crate::sockets::{self, Socket};
 use crate::source::Source;
 use crate::steps;
 
@@ -94,20 +94,21 @@ pub(crate) struct Standing {
     plans: BTreeMap<ComponentId, Plan>,
     exporters: BTreeMap<ComponentId, Arc<Exporter>>,
     pipelines: BTreeMap<ComponentId, Arc<Pipeline>>,
-    listeners: Vec<(String, TcpListener)>,
+    pub(crate) sockets: Vec<(String, Socket)>,
+    budget: Arc<Budget>,
 }
 
 impl Standing {
     pub(crate) fn of(graph: &Graph) -> Self {
-        let listeners = graph.sources.values().flat_map(|source| &source.listeners);
+        let sockets = graph.sources.values().flat_map(|source| &source.sockets);
         // One that cannot be shared is bound anew, and that fails while the old one stands.
-        let listeners =
-            listeners.filter_map(|(name, one)| Some((name.clone(), one.try_clone().ok()?)));
+        let sockets = sockets.filter_map(|(name, one)| Some((name.clone(), one.share().ok()?)));
         Self {
             plans: destination::plans(&graph.config),
             exporters: graph.exporters.clone(),
             pipelines: graph.pipelines.clone(),
-            listeners: listeners.collect(),
+            sockets: sockets.collect(),
+            budget: Arc::clone(&graph.budget),
             config: graph.config.clone(),
         }
     }
@@ -121,6 +122,7 @@ pub(crate) struct Parts {
     pub(crate) feeds: Vec<(ComponentId, Vec<Arc<Pipeline>>)>,
     pub(crate) pipelines: BTreeMap<ComponentId, Arc<Pipeline>>,
     pub(crate) exporters: BTreeMap<ComponentId, Arc<Exporter>>,
+    pub(crate) budget: Arc<Budget>,
 }
 
 /// Makes everything that does not stand already. Nothing that stands is changed.
@@ -143,6 +145,11 @@ pub(crate) async fn parts(
         let pipeline = pipeline(id, settings, config, &exporters, before)?;
         pipelines.insert(id.clone(), Arc::new(pipeline));
     }
+    // Another limit is another budget: receivers are made anew with it.
+    let limits = limits::of(config);
+    let same_limits = standing.filter(|standing| limits::of(&standing.config) == limits);
+    let budget = same_limits.map(|standing| Arc::clone(&standing.budget));
+    let budget = budget.unwrap_or_else(|| Arc::new(Budget::new(limits.bytes())));
     let (mut sources, mut feeds) = (BTreeMap::new(), Vec::new());
     for (id, settings) in &config.receivers {
         let fed: Vec<_> = config
@@ -155,18 +162,15 @@ pub(crate) async fn parts(
         if fed.is_empty() {
             continue;
         }
-        let same = |standing: &&Standing| {
-            standing.config.receivers.get(id) == Some(settings)
-                && limits::of(&standing.config) == limits::of(config)
-        };
-        if standing.filter(same).is_some() {
+        let same = |standing: &&Standing| standing.config.receivers.get(id) == Some(settings);
+        if same_limits.filter(same).is_some() {
             feeds.push((id.clone(), fed));
             continue;
         }
         let config::Receiver::Otlp(settings) = settings;
-        sources.insert(id.clone(), source(id, settings, config, standing, fed).await?);
+        sources.insert(id.clone(), source(id, settings, &budget, standing, fed).await?);
     }
-    Ok(Parts { sources, feeds, pipelines, exporters })
+    Ok(Parts { sources, feeds, pipelines, exporters, budget })
 }
 
 fn pipeline(
@@ -200,99 +204,98 @@ fn pipeline(
 async fn source(
     id: &ComponentId,
     settings: &config::OtlpReceiver,
-    config: &Config,
+    budget: &Arc<Budget>,
     standing: Option<&Standing>,
     fed: Vec<Arc<Pipeline>>,
 ) -> Result<Source, StartError> {
-    let mut listeners = Vec::new();
-    let mut builder = limits::of(config).apply(Receiver::builder());
+    let mut sockets = Vec::new();
+    let mut builder = Receiver::builder().budget(Arc::clone(budget));
     if let Some(grpc) = &settings.grpc {
-        for listener in listen(id, &grpc.endpoint, standing, &mut listeners).await? {
-            builder = builder.grpc_listener(listener);
+        for (_, socket) in sockets::of(id, &grpc.endpoint, standing, &mut sockets).await? {
+            builder = match socket {
+                Socket::Tcp(listener) => builder.grpc_listener(listener),
+                Socket::Unix(socket) => builder.grpc_unix_socket(socket),
+            };
         }
         builder = builder.grpc_request_bytes_max(grpc.max_recv_msg_size_bytes);
-        if let Some(streams) = grpc.max_concurrent_streams {
-            builder = builder.streams_max(streams);
+        if let Some(tls) = &grpc.tls {
+            builder = builder.grpc_tls(server_tls(tls));
         }
-        let keepalive = &grpc.keepalive;
-        if let Some(age) = keepalive.max_connection_age {
-            let grace = keepalive.max_connection_age_grace.unwrap_or(AGE_GRACE);
-            builder = builder.connection_age_max(age, grace);
-        }
-        if let Some(idle) = keepalive.max_connection_idle {
-            builder = builder.idle_max(idle);
-        }
-        if keepalive.time.is_some() || keepalive.timeout.is_some() {
-            let time = keepalive.time.unwrap_or(KEEPALIVE.0);
-            builder = builder.keep_alive(time, keepalive.timeout.unwrap_or(KEEPALIVE.1));
-        }
+        builder = of_grpc(grpc, builder);
     }
     if let Some(http) = &settings.http {
-        for listener in listen(id, &http.endpoint, standing, &mut listeners).await? {
-            builder = builder.http_listener(listener);
+        for (_, socket) in sockets::of(id, &http.endpoint, standing, &mut sockets).await? {
+            builder = match socket {
+                Socket::Tcp(listener) => builder.http_listener(listener),
+                Socket::Unix(socket) => builder.http_unix_socket(socket),
+            };
         }
-        builder = builder.http_request_bytes_max(http.max_request_body_size);
+        builder = builder
+            .http_request_bytes_max(http.max_request_body_size)
+            .http_traces_path(&http.traces_url_path);
+        if let Some(tls) = &http.tls {
+            builder = builder.http_tls(server_tls(tls));
+        }
+        if let Some(cors) = &http.cors {
+            builder = builder.cors(Cors {
+                allowed_origins: cors.allowed_origins.clone(),
+                allowed_headers: cors.allowed_headers.clone(),
+                max_age: cors.max_age,
+            });
+        }
+        if let Some(timeout) = http.read_header_timeout.filter(|timeout| !timeout.is_zero()) {
+            builder = builder.header_read_timeout(timeout);
+        }
     }
     let intake = Intake::new(fed);
     let receiver = builder
         .bind(Feed(Arc::clone(&intake)))
         .await
         .map_err(|source| StartError::Receiver { id: id.clone(), source })?;
-    Ok(Source { receiver, intake, listeners })
+    Ok(Source { receiver, intake, sockets })
+}
+
+fn of_grpc(grpc: &config::GrpcServer, mut builder: Builder) -> Builder {
+    if let Some(streams) = grpc.max_concurrent_streams {
+        builder = builder.streams_max(streams);
+    }
+    let keepalive = &grpc.keepalive;
+    if let Some(age) = keepalive.max_connection_age {
+        let grace = keepalive.max_connection_age_grace.unwrap_or(AGE_GRACE);
+        builder = builder.connection_age_max(age, grace);
+    }
+    if let Some(idle) = keepalive.max_connection_idle {
+        builder = builder.idle_max(idle);
+    }
+    if keepalive.time.is_some() || keepalive.timeout.is_some() {
+        let time = keepalive.time.unwrap_or(KEEPALIVE.0);
+        builder = builder.keep_alive(time, keepalive.timeout.unwrap_or(KEEPALIVE.1));
+    }
+    builder
+}
+
+/// The configuration has exactly one of file and text, of either.
+fn server_tls(tls: &config::ServerTls) -> ServerTls {
+    let pem = |file: &Option<PathBuf>, text: &Option<config::Secret>| match (file, text) {
+        (Some(file), _) => Pem::File(file.clone()),
+        (None, text) => {
+            Pem::Bytes(text.as_ref().map(|text| text.expose().into()).unwrap_or_default())
+        }
+    };
+    let chain = pem(&tls.cert_file, &tls.cert_pem);
+    let mut server = ServerTls::new(chain, pem(&tls.key_file, &tls.key_pem));
+    if let Some(ca) = &tls.client_ca_file {
+        server = server.client_ca(Pem::File(ca.clone()));
+    }
+    if let Some(interval) = tls.reload_interval {
+        server = server.reload_interval(interval);
+    }
+    server.min_version(match tls.min_version {
+        config::TlsVersion::Tls12 => TlsVersion::V1_2,
+        config::TlsVersion::Tls13 => TlsVersion::V1_3,
+    })
 }
 
 /// What gRPC servers have by default (keepalive `ServerParameters` of grpc-go): two hours and 20 s.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_hours(2), Duration::from_secs(20));
 const AGE_GRACE: Duration = Duration::from_secs(30);
-
-/// The sockets of an endpoint: those that stand, or new ones on each address of its name.
-async fn listen(
-    id: &ComponentId,
-    endpoint: &config::Listen,
-    standing: Option<&Standing>,
-    kept: &mut Vec<(String, TcpListener)>,
-) -> Result<Vec<TcpListener>, StartError> {
-    let name = endpoint.to_string();
-    let cannot = |source| StartError::Listen {
-        component: format!("receiver {id}"),
-        endpoint: endpoint.to_string(),
-        source,
-    };
-    let stands = standing.map(|standing| &standing.listeners[..]).unwrap_or_default();
-    let mut listeners: Vec<TcpListener> = Vec::new();
-    for (_, listener) in stands.iter().filter(|(standing, _)| *standing == name) {
-        listeners.push(listener.try_clone().map_err(cannot)?);
-    }
-    if listeners.is_empty() {
-        let config::Listen::Tcp(address) = endpoint else {
-            let rule = "Unix sockets cannot be listened on yet".to_owned();
-            return Err(StartError::Setting { id: id.clone(), rule });
-        };
-        let addresses: Vec<SocketAddr> =
-            tokio::net::lookup_host(&**address).await.map_err(cannot)?.collect();
-        let mut failed = None;
-        for address in addresses {
-            match bind(address) {
-                Ok(listener) => listeners.push(listener),
-                // Of `localhost`, a machine may have one address and not the other.
-                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                    failed = Some(error);
-                }
-                Err(error) => return Err(cannot(error)),
-            }
-        }
-        if let (true, Some(error)) = (listeners.is_empty(), failed) {
-            return Err(cannot(error));
-        }
-    }
-    for listener in &listeners {
-        kept.push((name.clone(), listener.try_clone().map_err(cannot)?));
-    }
-    Ok(listeners)
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}

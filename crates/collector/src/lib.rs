@@ -43,6 +43,7 @@ mod metrics;
 mod pages;
 mod pipeline;
 mod service;
+mod sockets;
 mod source;
 mod stats;
 mod steps;

@@ -1,7 +1,6 @@
 //! How much memory requests may hold.
 
 use spanwire_config::{Config, MemoryLimiter, Processor};
-use spanwire_receiver::Builder;
 
 /// The budget of the process: what the memory limiter that a pipeline names leaves, or a default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,10 +22,6 @@ pub(crate) fn of(config: &Config) -> MemoryLimits {
 }
 
 impl MemoryLimits {
-    pub(crate) fn apply(self, builder: Builder) -> Builder {
-        builder.in_flight_bytes_max(self.bytes)
-    }
-
     /// What all requests may hold.
     pub(crate) fn bytes(self) -> usize {
         self.bytes

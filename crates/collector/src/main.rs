@@ -95,7 +95,11 @@ impl Sources {
             return Ok(Config::default_pipeline());
         }
         let sources = self.config.iter().map(|source| source.parse::<Source>());
-        let sources = sources.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        let mut sources =
+            sources.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        if sources.is_empty() {
+            sources.push(Source::Yaml(spanwire_config::print(&Config::default_pipeline())));
+        }
         let compat = match self.config_compat {
             Compatibility::Strict => Compat::Strict,
             Compatibility::Warn => Compat::Warn,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use spanwire_config::{ComponentId, Config};
 use spanwire_model::{Resource, Scope};
+use spanwire_receiver::Budget;
 use tokio::task::JoinSet;
 
 use crate::admin;
@@ -57,6 +58,7 @@ pub(crate) struct Graph {
     pub(crate) pipelines: BTreeMap<ComponentId, Arc<Pipeline>>,
     pub(crate) exporters: BTreeMap<ComponentId, Arc<Exporter>>,
     pub(crate) servers: Vec<(String, admin::Server)>,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) started: Instant,
     /// Destinations that a reload has left behind, as long as they have something to send.
     retired: JoinSet<()>,
@@ -90,6 +92,7 @@ impl Collector {
             pipelines: parts.pipelines,
             exporters: parts.exporters,
             servers: Vec::new(),
+            budget: parts.budget,
             started: Instant::now(),
             retired: JoinSet::new(),
             stopping: false,
@@ -143,6 +146,7 @@ impl Collector {
             graph.servers.retain(|(key, _)| wanted.contains(key));
             graph.servers.extend(servers);
             graph.pipelines = parts.pipelines;
+            graph.budget = parts.budget;
             let before = std::mem::replace(&mut graph.exporters, parts.exporters);
             let now: Vec<_> = graph.exporters.values().map(Arc::as_ptr).collect();
             for exporter in before.into_values() {

@@ -1,6 +1,5 @@
 //! A running receiver and the pipelines it feeds.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use spanwire_config::ComponentId;
 use spanwire_receiver::{Reason, Receiver, TransportStats};
 
 use crate::intake::Intake;
+use crate::sockets::Socket;
 use crate::stats::ReceiverStats;
 
 /// A receiver of the configuration.
@@ -15,7 +15,7 @@ pub(crate) struct Source {
     pub(crate) receiver: Receiver,
     pub(crate) intake: Arc<Intake>,
     /// Its sockets by endpoint, for whoever takes its place.
-    pub(crate) listeners: Vec<(String, TcpListener)>,
+    pub(crate) sockets: Vec<(String, Socket)>,
 }
 
 /// Connections of a receiver that a reload has left behind have so long to end by themselves.
@@ -29,30 +29,32 @@ impl Source {
 
     pub(crate) fn stats(&self, id: &ComponentId) -> Vec<ReceiverStats> {
         let stats = self.receiver.stats();
-        let of = |transport, one: &TransportStats, taken: bool| {
+        let of = |transport, one: &TransportStats| {
             let refused = |reasons: &[Reason]| {
                 reasons.iter().map(|reason| one.refused(*reason).spans).sum::<u64>()
             };
             let for_now = [Reason::Budget, Reason::SinkUnavailable, Reason::SinkExhausted];
             let in_all = one.refused_in_all().spans;
-            taken.then(|| ReceiverStats {
+            ReceiverStats {
                 receiver: id.to_string(),
                 transport,
                 accepted: one.spans_accepted,
                 refused: refused(&for_now),
                 failed: in_all - refused(&for_now) + one.spans_rejected,
                 connections: stats.connections_open,
-            })
+            }
         };
-        let grpc = of("grpc", &stats.grpc, self.receiver.grpc_address().is_some());
-        let http = of("http", &stats.http, self.receiver.http_address().is_some());
-        grpc.into_iter().chain(http).collect()
+        [of("grpc", &stats.grpc), of("http", &stats.http)].into()
     }
 
     pub(crate) fn addresses(&self, id: &ComponentId) -> Vec<(String, String)> {
-        let grpc = self.receiver.grpc_address().map(|address| ("grpc", address));
-        let http = self.receiver.http_address().map(|address| ("http", address));
-        let both = grpc.into_iter().chain(http);
-        both.map(|(name, address)| (format!("{id} {name}"), address.to_string())).collect()
+        let grpc = self.receiver.grpc_addresses().iter().map(|address| ("grpc", address));
+        let http = self.receiver.http_addresses().iter().map(|address| ("http", address));
+        let tcp = grpc.chain(http).map(|(name, one)| (format!("{id} {name}"), one.to_string()));
+        let unix = self.sockets.iter().filter_map(|(name, socket)| match socket {
+            Socket::Unix(_) => Some((id.to_string(), name.clone())),
+            Socket::Tcp(_) => None,
+        });
+        tcp.chain(unix).collect()
     }
 }

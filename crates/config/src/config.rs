@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use crate::exporter::{Debug, Exporter};
+use crate::exporter::{Debug, Exporter, Verbosity};
 use crate::extension::{Extension, HealthCheck};
 use crate::id::ComponentId;
 use crate::load::{self, Compat, Environment, Loaded};
@@ -59,7 +59,7 @@ impl Config {
     }
 
     /// What to run without a configuration: OTLP on `localhost:4317` and `localhost:4318` through
-    /// `batch` to `debug`, with metrics on `localhost:8888` and health on `localhost:13133`.
+    /// `batch` to `debug`, which shows each span, with metrics on `localhost:8888` and health on `localhost:13133`.
     ///
     /// ```
     /// let config = spanwire_config::Config::default_pipeline();
@@ -69,6 +69,7 @@ impl Config {
     pub fn default_pipeline() -> Self {
         let [otlp, batch, debug, health] =
             ["otlp", "batch", "debug", "health_check"].map(ComponentId::of);
+        let shows_spans = Debug { verbosity: Verbosity::Normal, ..Debug::default() };
         let pipeline = Pipeline {
             receivers: vec![otlp.clone()],
             processors: vec![batch.clone()],
@@ -77,7 +78,7 @@ impl Config {
         Self {
             receivers: BTreeMap::from([(otlp, Receiver::Otlp(OtlpReceiver::default()))]),
             processors: BTreeMap::from([(batch, Processor::Batch(Batch::default()))]),
-            exporters: BTreeMap::from([(debug, Exporter::Debug(Debug::default()))]),
+            exporters: BTreeMap::from([(debug, Exporter::Debug(shows_spans))]),
             extensions: BTreeMap::from([(
                 health.clone(),
                 Extension::HealthCheck(HealthCheck::default()),

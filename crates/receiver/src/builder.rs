@@ -362,11 +362,11 @@ impl Builder {
             match bound {
                 Bound::Tcp(listener, address) => {
                     addresses.of(transport).push(address);
-                    tokio::spawn(listener::run(listener, transport, shared, permits, phase));
+                    tokio::spawn(listener::run(phase, listener, transport, shared, permits));
                 }
                 #[cfg(unix)]
                 Bound::Unix(listener) => {
-                    tokio::spawn(listener::run(listener, transport, shared, permits, phase));
+                    tokio::spawn(listener::run(phase, listener, transport, shared, permits));
                 }
             }
         }

@@ -64,12 +64,14 @@ impl Listen for UnixListener {
 /// A connection waits for its place once it is accepted; those behind it wait in the operating
 /// system's queue. Not the other way round: listeners share the places, and an idle one must not
 /// hold the last.
+///
+/// A shutdown waits for `phase` to be dropped, which as the first argument goes after the listener.
 pub(crate) async fn run<S: Sink>(
+    mut phase: watch::Receiver<Phase>,
     listener: impl Listen,
     transport: Transport,
     shared: Arc<Shared<S>>,
     permits: Arc<Semaphore>,
-    mut phase: watch::Receiver<Phase>,
 ) {
     let connections = phase.clone();
     let mut backoff = BACKOFF_MIN;
@@ -190,11 +192,11 @@ mod tests {
         let shared = shared();
         let (phase, watched) = watch::channel(Phase::Serving);
         let running = tokio::spawn(run(
+            watched,
             Failing(Mutex::new(errors), listener),
             Transport::Http,
             Arc::clone(&shared),
             Arc::new(Semaphore::new(1)),
-            watched,
         ));
 
         let tcp = TcpStream::connect(address).await.expect("it listens");
@@ -213,11 +215,11 @@ mod tests {
         let (accepted, places) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let (phase, watched) = watch::channel(Phase::Serving);
         let running = tokio::spawn(run(
+            watched,
             Telling(listener, Arc::clone(&accepted)),
             Transport::Http,
             shared(),
             Arc::clone(&places),
-            watched,
         ));
 
         let tcp = TcpStream::connect(address).await.expect("it listens");

@@ -1,6 +1,8 @@
 //! A running receiver.
 
 use std::fmt;
+#[cfg(feature = "_tls")]
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -107,6 +109,14 @@ impl Receiver {
     #[must_use]
     pub fn unused_tls_files(&self) -> Vec<Arc<InvalidTls>> {
         self.tls.unused_files()
+    }
+
+    /// Why the latest TLS handshake failed that did: for a log, at whatever rate that allows.
+    /// [`Stats::tls_handshakes_failed`] counts them all.
+    #[cfg(feature = "_tls")]
+    #[must_use]
+    pub fn last_tls_failure(&self) -> Option<Arc<io::Error>> {
+        self.tls.failure()
     }
 
     /// Accepts no more connections, and lets those there are end where no request is lost by it:

@@ -1,6 +1,7 @@
 //! TLS of the ports: what they show, and whom they let in.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,6 +146,13 @@ impl TlsPorts {
             Transport::Grpc => self.grpc.as_ref(),
             Transport::Http => self.http.as_ref(),
         }
+    }
+
+    /// Why the latest handshake failed that did, on either port.
+    pub(crate) fn failure(&self) -> Option<Arc<io::Error>> {
+        let failures =
+            [&self.grpc, &self.http].into_iter().flatten().filter_map(|tls| tls.failure());
+        failures.max_by_key(|(at, _)| *at).map(|(_, error)| error)
     }
 
     /// Why files of a port are not used as they are now.

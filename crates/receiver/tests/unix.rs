@@ -104,7 +104,7 @@ async fn a_preface_that_dribbles_in_is_heard_out_and_half_a_one_is_no_request() 
     assert_eq!(receiver.stats().connections_failed, 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_files_are_removed_with_the_receiver() {
     let folder = Folder::new("removed");
     let (grpc, http) = (folder.path("grpc"), folder.path("http"));

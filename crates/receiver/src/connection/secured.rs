@@ -28,9 +28,16 @@ pub(super) async fn serve<S: Sink>(
         secured = handshake => secured.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())),
         _ = phase.wait_for(|phase| phase.is_ending()) => return Ok(()),
     };
-    let mut secured = secured.inspect_err(|_error| {
-        shared.counters.tls_handshakes_failed.fetch_add(1, Ordering::Relaxed);
-    })?;
+    let mut secured = match secured {
+        Ok(secured) => secured,
+        Err(error) => {
+            let kind = error.kind();
+            // Before it is counted, so that whoever sees the count finds the reason.
+            tls.failed(error);
+            shared.counters.tls_handshakes_failed.fetch_add(1, Ordering::Relaxed);
+            return Err(kind.into());
+        }
+    };
     let is_gone = tokio::select! {
         first = timeout(shared.settings.header_read_timeout, secured.fill_buf()) => {
             first.map_err(io::Error::from)??.is_empty()

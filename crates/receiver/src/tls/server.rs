@@ -25,6 +25,7 @@ pub(crate) struct TlsServer {
     /// One thread at a time looks at the files, however long the disk takes.
     looking: Arc<Semaphore>,
     state: Mutex<State>,
+    failure: Mutex<Option<Failure>>,
 }
 
 struct State {
@@ -35,6 +36,9 @@ struct State {
     unused: Option<Arc<InvalidTls>>,
 }
 
+/// When a handshake failed last, and why.
+type Failure = (Instant, Arc<io::Error>);
+
 impl TlsServer {
     /// Reads the certificates. Blocks on the disk.
     pub(crate) fn new(settings: ServerTls, transport: Transport) -> Result<Self, InvalidTls> {
@@ -43,7 +47,8 @@ impl TlsServer {
         let config = server_config(&settings, &material, transport)?;
         let fingerprint = material.fingerprint();
         let state = Mutex::new(State { config, fingerprint, looked_at, unused: None });
-        Ok(Self { settings, transport, looking: Arc::new(Semaphore::new(1)), state })
+        let looking = Arc::new(Semaphore::new(1));
+        Ok(Self { settings, transport, looking, state, failure: Mutex::new(None) })
     }
 
     /// The handshake on a new connection, with the certificates of this moment.
@@ -63,6 +68,17 @@ impl TlsServer {
         }
         let config = Arc::clone(&self.lock().config);
         TlsAcceptor::from(config).accept(io).await
+    }
+
+    /// Notes that a handshake failed.
+    pub(crate) fn failed(&self, error: io::Error) {
+        let failure = (Instant::now(), Arc::new(error));
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    }
+
+    /// The last handshake that failed.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why the files as they were when they were last looked at are not used.

@@ -154,10 +154,13 @@ async fn large_bodies_pass_byte_for_byte_and_refused_ones_hear_why() {
 async fn a_client_that_does_not_trust_the_certificate_stays_away_and_is_counted() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let receiver = serving(ours.server().tls()).await;
+    assert!(receiver.last_tls_failure().is_none());
     for address in [receiver.grpc_address(), receiver.http_address()] {
         assert!(connect(address, theirs.trusted_by_client(H2, None)).await.is_err());
     }
     until(|| receiver.stats().tls_handshakes_failed == 2).await;
+    let failure = receiver.last_tls_failure().expect("one of them").to_string();
+    assert!(failure.contains("UnknownCA"), "{failure}");
     assert!(grpc_sends(&receiver, ours.trusted_by_client(H2, None)).await);
     until(|| receiver.stats().connections_open == 0).await;
     assert_eq!(receiver.stats().connections_failed, 2);
@@ -260,6 +263,8 @@ async fn a_handshake_that_stalls_is_given_up_and_counted() {
     tcp.write_all(b"\x16\x03\x01\x00\xC4\x01").await.expect("open");
     assert_eq!(soon(tcp.read(&mut [0; 100])).await.unwrap_or(0), 0);
     until(|| receiver.stats().tls_handshakes_failed == 1).await;
+    let failure = receiver.last_tls_failure().expect("that one");
+    assert_eq!(failure.kind(), std::io::ErrorKind::TimedOut);
     // And one that is done, after which nothing comes.
     let config = ours.trusted_by_client(H2, None);
     let silent = connect(receiver.grpc_address(), config).await.expect("trusted");
