@@ -10,6 +10,7 @@ use spanwire_config::{self as config, ComponentId, Config};
 use spanwire_processors::{InvalidAction, InvalidSampler};
 use spanwire_receiver::{BindError, Budget, Builder, Cors, Pem, Receiver, ServerTls, TlsVersion};
 use spanwire_transport::InvalidConfig;
+use tokio::runtime::Handle;
 
 use crate::destination::{self, Plan};
 use crate::exporter::Exporter;
@@ -128,10 +129,13 @@ pub(crate) struct Parts {
 /// Makes everything that does not stand already. Nothing that stands is changed.
 pub(crate) async fn parts(
     config: &Config,
+    workers: &[Handle],
     standing: Option<&Standing>,
 ) -> Result<Parts, StartError> {
     let mut exporters = BTreeMap::new();
-    for (id, plan) in destination::plans(config) {
+    let plans = destination::plans(config);
+    let keep_compressed = plans.values().any(Plan::forwards_compressed);
+    for (id, plan) in plans {
         let stands = standing.filter(|standing| standing.plans.get(&id) == Some(&plan));
         let exporter = match stands.and_then(|standing| standing.exporters.get(&id)) {
             Some(exporter) => Arc::clone(exporter),
@@ -162,13 +166,20 @@ pub(crate) async fn parts(
         if fed.is_empty() {
             continue;
         }
-        let same = |standing: &&Standing| standing.config.receivers.get(id) == Some(settings);
+        let same = |standing: &&Standing| {
+            standing.config.receivers.get(id) == Some(settings)
+                && standing.plans.values().any(Plan::forwards_compressed) == keep_compressed
+        };
         if same_limits.filter(same).is_some() {
             feeds.push((id.clone(), fed));
             continue;
         }
         let config::Receiver::Otlp(settings) = settings;
-        sources.insert(id.clone(), source(id, settings, &budget, standing, fed).await?);
+        let builder = Receiver::builder()
+            .budget(Arc::clone(&budget))
+            .keep_compressed(keep_compressed)
+            .workers(workers.to_vec());
+        sources.insert(id.clone(), source(id, settings, builder, standing, fed).await?);
     }
     Ok(Parts { sources, feeds, pipelines, exporters, budget })
 }
@@ -204,12 +215,11 @@ fn pipeline(
 async fn source(
     id: &ComponentId,
     settings: &config::OtlpReceiver,
-    budget: &Arc<Budget>,
+    mut builder: Builder,
     standing: Option<&Standing>,
     fed: Vec<Arc<Pipeline>>,
 ) -> Result<Source, StartError> {
     let mut sockets = Vec::new();
-    let mut builder = Receiver::builder().budget(Arc::clone(budget));
     if let Some(grpc) = &settings.grpc {
         for (_, socket) in sockets::of(id, &grpc.endpoint, standing, &mut sockets).await? {
             builder = match socket {

@@ -1,7 +1,7 @@
 //! Spans of this very process into the pipelines, without a socket.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -19,15 +19,18 @@ use crate::pipeline::Pipeline;
 ///
 /// Any number of threads may collect: a span is encoded where it is given, and pushed into a queue
 /// without a lock. What the queue cannot hold is refused to the caller.
+///
+/// Dropping it hands on what it holds, in the background; [`close`](Self::close) waits for that.
 #[derive(Debug)]
 pub struct Inlet {
     shared: Arc<Shared>,
-    worker: JoinHandle<()>,
+    worker: Option<JoinHandle<()>>,
 }
 
 struct Shared {
     queue: Queue<Encoded>,
     wake: Notify,
+    closing: AtomicBool,
     resource: EncodedResource,
     scope: EncodedScope,
     pipeline: Arc<Pipeline>,
@@ -101,6 +104,7 @@ impl Inlet {
         let shared = Arc::new(Shared {
             queue: Queue::new(bounds),
             wake: Notify::new(),
+            closing: AtomicBool::new(false),
             resource: EncodedResource::new(resource),
             scope: EncodedScope::new(scope),
             pipeline,
@@ -110,7 +114,7 @@ impl Inlet {
             taken: AtomicU64::new(0),
         });
         let worker = tokio::spawn(work(Arc::clone(&shared)));
-        Self { shared, worker }
+        Self { shared, worker: Some(worker) }
     }
 
     /// Takes a finished span. It is encoded here; nothing else keeps a copy.
@@ -163,18 +167,21 @@ impl Inlet {
         }
     }
 
-    /// Hands everything collected so far to the pipeline. To be called before the collector's own
-    /// shutdown, from which on nothing is taken.
-    pub async fn flush(&self) {
-        while !self.shared.queue.is_empty() {
-            self.shared.forward().await;
+    /// Hands everything collected to the pipeline, and tells what became of it. To be called before
+    /// the collector's own shutdown, from which on nothing is taken.
+    pub async fn close(mut self) -> InletStats {
+        self.shared.close();
+        if let Some(worker) = self.worker.take() {
+            // It ends when the queue is empty; a panic of ours has nothing more to hand on.
+            let _ended = worker.await;
         }
+        self.stats()
     }
 }
 
 impl Drop for Inlet {
     fn drop(&mut self) {
-        self.worker.abort();
+        self.shared.close();
     }
 }
 
@@ -185,13 +192,23 @@ async fn work(shared: Arc<Shared>) {
     loop {
         // Either is a reason to look.
         let _woken = tokio::time::timeout(LOOK, shared.wake.notified()).await;
+        // Before the last look: what was pushed before the close is seen by it.
+        let closing = shared.closing.load(Ordering::Acquire);
         while !shared.queue.is_empty() {
             shared.forward().await;
+        }
+        if closing {
+            return;
         }
     }
 }
 
 impl Shared {
+    fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
     /// Makes one request of what is queued, and hands it on.
     async fn forward(&self) {
         let mut spans = Vec::new();
@@ -211,8 +228,13 @@ impl Shared {
         self.scope.put_header(bytes, &mut header);
         let pieces = std::iter::once(header.freeze()).chain(spans);
         let joined: Bytes = pieces.collect::<Vec<_>>().concat().into();
-        let request =
-            Request { bytes: joined.len(), pieces: Pieces::One(joined), spans: count, hold: None };
+        let request = Request {
+            bytes: joined.len(),
+            pieces: Pieces::One(joined),
+            spans: count,
+            compressed: None,
+            hold: None,
+        };
         let counter = match self.pipeline.accept(request).await {
             Ok(_) => &self.taken,
             Err(_refusal) => &self.lost,

@@ -93,6 +93,17 @@ impl Plan {
         Ok(Exporter::spawn(id.to_string(), settings, destination))
     }
 
+    /// Whether requests that came compressed may go out as they came: they are not merged, and the
+    /// destination compresses too.
+    pub(crate) fn forwards_compressed(&self) -> bool {
+        let (config::Exporter::OtlpGrpc(otlp) | config::Exporter::OtlpHttp(otlp)) = &self.exporter
+        else {
+            return false;
+        };
+        let merges = self.batch.is_some() || otlp.sending_queue.batch.is_some();
+        !merges && otlp.compression != config::Compression::None
+    }
+
     fn otlp(
         &self,
         id: &ComponentId,

@@ -36,6 +36,10 @@ impl Intake {
             pieces: Pieces::One(received.request.clone()),
             bytes: received.request.len(),
             spans: received.spans,
+            compressed: received
+                .compressed
+                .as_ref()
+                .map(|compressed| (compressed.encoding, compressed.bytes.clone())),
             hold: Some(Arc::new(received)),
         };
         let pipelines = self.pipelines();

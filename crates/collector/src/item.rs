@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use spanwire_batcher::{Split, Weigh};
 use spanwire_codec::split;
+use spanwire_receiver::Coding;
 
 use crate::delivery::Answer;
 use crate::exporter::Place;
@@ -20,6 +21,8 @@ pub(crate) struct Request {
     pub(crate) pieces: Pieces,
     pub(crate) bytes: usize,
     pub(crate) spans: usize,
+    /// What decompresses to exactly these bytes, as a peer sent it.
+    pub(crate) compressed: Option<(Coding, Bytes)>,
     /// Keeps what the bytes occupy in the budget of the process.
     pub(crate) hold: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -99,6 +102,7 @@ impl Item {
                 pieces: part.pieces.into(),
                 bytes: part.bytes,
                 spans: part.spans,
+                compressed: None,
                 hold: self.request.hold.clone(),
             },
             claim: Claim {

@@ -1,13 +1,14 @@
 //! `spanwire-collector`: run it in place of the OpenTelemetry Collector for traces.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its user")]
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spanwire_collector::{Collector, explain};
 use spanwire_config::{Compat, Config, Level, Loaded, LogEncoding, Logs, Source};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A collector for OTLP traces: wire bytes in, wire bytes out.
@@ -124,8 +125,8 @@ fn log(logs: &Logs) {
     };
     let lines = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     match logs.encoding {
         LogEncoding::Console => lines.with_target(false).init(),
         LogEncoding::Json => lines.json().flatten_event(true).init(),
@@ -139,11 +140,29 @@ fn run(sources: &Sources, shutdown_timeout: Duration) -> Result<(), String> {
         .thread_name("spanwire")
         .build()
         .map_err(|error| chain(&error))?;
-    runtime.block_on(serve(config, sources, shutdown_timeout))
+    let workers = workers().map_err(|error| chain(&error))?;
+    runtime.block_on(serve(config, workers, sources, shutdown_timeout))
+}
+
+/// A runtime of one thread for each processor, for the connections of senders. They run until the
+/// process ends.
+fn workers() -> io::Result<Vec<Handle>> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (0..processors)
+        .map(|number| {
+            let runtime = spanwire_runtime::Builder::current_thread().build()?;
+            let handle = runtime.handle().clone();
+            std::thread::Builder::new()
+                .name(format!("spanwire-in-{number}"))
+                .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+            Ok(handle)
+        })
+        .collect()
 }
 
 async fn serve(
     config: Config,
+    workers: Vec<Handle>,
     sources: &Sources,
     shutdown_timeout: Duration,
 ) -> Result<(), String> {
@@ -151,7 +170,7 @@ async fn serve(
     let (mut terminate, mut interrupt) =
         (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let mut hangup = signals(SignalKind::hangup())?;
-    let collector = Collector::start(config).await.map_err(|error| chain(&error))?;
+    let collector = Collector::start_with(config, workers).await.map_err(|error| chain(&error))?;
     for (name, address) in collector.addresses() {
         tracing::info!(component = name, "listening on {address}");
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use spanwire_processors::{Actions, Edited, Sampler};
 use spanwire_receiver::{Accepted, Refusal};
 use tokio::sync::oneshot;
@@ -62,7 +63,8 @@ impl Pipeline {
     fn process(&self, mut request: Request) -> Result<Option<Request>, Refusal> {
         for processor in &self.processors {
             let spans = request.spans;
-            let bytes = request.pieces.joined();
+            let before = request.pieces.joined();
+            let bytes = before.clone();
             let edited = match &processor.step {
                 Step::Attributes(actions) => actions.spans(bytes),
                 Step::Resource(actions) => actions.resources(bytes),
@@ -75,7 +77,10 @@ impl Pipeline {
             if kept == 0 {
                 return Ok(None);
             }
-            request = Request { pieces: pieces.into(), bytes, spans: kept, hold: request.hold };
+            if !is_untouched(&pieces, &before) {
+                request.compressed = None;
+            }
+            request = Request { pieces: pieces.into(), bytes, spans: kept, ..request };
         }
         Ok(Some(request))
     }
@@ -118,6 +123,11 @@ impl Pipeline {
             false => Ok(answers),
         }
     }
+}
+
+/// Whether the very bytes came out that went in.
+fn is_untouched(pieces: &[Bytes], before: &Bytes) -> bool {
+    matches!(pieces, [one] if one.as_ptr() == before.as_ptr() && one.len() == before.len())
 }
 
 /// Waits for the destinations that the sender is to wait for.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use spanwire_config::{ComponentId, Config};
 use spanwire_model::{Resource, Scope};
 use spanwire_receiver::Budget;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::admin;
@@ -47,6 +48,8 @@ use crate::stats::{ExporterStats, StageStats, Stats};
 /// ```
 pub struct Collector {
     graph: Arc<Mutex<Graph>>,
+    /// The runtimes that receivers serve connections on; none for the current one.
+    workers: Vec<Handle>,
     /// One reload after the other.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -86,7 +89,22 @@ impl Collector {
     ///
     /// Outside a Tokio runtime with I/O and time enabled.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let parts = build::parts(&config, None).await?;
+        Self::start_with(config, Vec::new()).await
+    }
+
+    /// The same, with the connections of senders served on other runtimes, in turn. Several runtimes
+    /// of one thread each serve a request at less cost than one that hands tasks from thread to
+    /// thread; the binary has one for each processor. They must outlive the collector.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    ///
+    /// # Panics
+    ///
+    /// As [`start`](Self::start).
+    pub async fn start_with(config: Config, workers: Vec<Handle>) -> Result<Self, StartError> {
+        let parts = build::parts(&config, &workers, None).await?;
         let graph = Arc::new(Mutex::new(Graph {
             sources: parts.sources,
             pipelines: parts.pipelines,
@@ -100,7 +118,7 @@ impl Collector {
         }));
         let servers = pages::serve(&config, &graph, &[]).await?;
         lock(&graph).servers = servers;
-        Ok(Self { graph, reloading: tokio::sync::Mutex::default() })
+        Ok(Self { graph, workers, reloading: tokio::sync::Mutex::default() })
     }
 
     /// Puts another configuration in the place of the one that runs.
@@ -118,7 +136,7 @@ impl Collector {
             let graph = lock(&self.graph);
             build::Standing::of(&graph)
         };
-        let parts = build::parts(&config, Some(&standing)).await?;
+        let parts = build::parts(&config, &self.workers, Some(&standing)).await?;
         let kept: Vec<String> =
             lock(&self.graph).servers.iter().map(|(key, _)| key.clone()).collect();
         let servers = pages::serve(&config, &self.graph, &kept).await?;

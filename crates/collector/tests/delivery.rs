@@ -231,3 +231,36 @@ async fn a_shutdown_sends_what_is_held_and_counts_what_it_cannot_send() {
     sender.send(request(0, 100), 100).await.expect("the queue takes it");
     assert_eq!(collector.shutdown(Duration::from_millis(300)).await.spans_lost, 100);
 }
+
+#[tokio::test]
+async fn a_request_that_came_compressed_goes_out_as_the_very_bytes_it_came_as() {
+    let came = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let taking = Arc::clone(&came);
+    let sink = move |received: Received| {
+        let compressed = received.compressed.as_ref().map(|one| one.bytes.clone());
+        taking.lock().expect("no panic").push(compressed);
+        async { Ok(Accepted::default()) }
+    };
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let builder = spanwire_receiver::Receiver::builder().grpc(any).keep_compressed(true);
+    let destination = builder.bind(sink).await.expect("a free port");
+    let yaml = to(&destination, "    sending_queue: { wait_for_result: true }")
+        .replace("compression: none", "compression: gzip");
+    let collector = Collector::start(config(&yaml)).await.expect("it starts");
+
+    // No level of ours makes these bytes: stored, not compressed.
+    let plain = request(0, 10);
+    let mut stored = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    std::io::Write::write_all(&mut stored, &plain).expect("memory");
+    let stored = stored.finish().expect("memory");
+    let url = format!("http://{}", address(&collector, "grpc"));
+    let settings = spanwire_transport::TransportConfig::new(Protocol::Grpc, &url)
+        .and_then(|settings| settings.compression(Compression::Gzip))
+        .expect("a good address");
+    let transport = spanwire_transport::Transport::new(&settings).expect("good settings");
+    let encoded = transport.frame(stored.clone().into(), plain.len(), 10).expect("it sends gzip");
+    let told = transport.send(&encoded).await.expect("it is taken");
+    assert_eq!(told.rejected_spans, 0);
+    assert_eq!(*came.lock().expect("no panic"), [Some(stored.into())]);
+    assert_balanced(&collector);
+}

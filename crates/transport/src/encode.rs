@@ -197,6 +197,27 @@ pub(crate) async fn encode(
     Ok(encoded)
 }
 
+/// Frames for `protocol` what somebody else compressed.
+pub(crate) fn frame(
+    compressed: Bytes,
+    request_len: usize,
+    spans: usize,
+    protocol: Protocol,
+    compression: Compression,
+) -> Encoded {
+    let prefix = (protocol == Protocol::Grpc).then(|| grpc_prefix(true, compressed.len()));
+    let prefix = prefix.as_ref().map_or(&[][..], |prefix| prefix);
+    Encoded {
+        protocol,
+        compression,
+        len: prefix.len() + compressed.len(),
+        request_len,
+        plain_len: request_len,
+        spans,
+        pieces: join_small(prefix, &[compressed]),
+    }
+}
+
 fn to_json(body: &Body) -> Result<Bytes, EncodeError> {
     let joined;
     let request: &[u8] = match body.pieces() {

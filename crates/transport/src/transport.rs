@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::balance::{Balance, Pick};
 use crate::body::Body;
 use crate::compression::Compression;
@@ -77,6 +79,34 @@ impl Transport {
     /// [`EncodeError`]; the same body would fail again.
     pub async fn encode(&self, body: &Body) -> Result<Encoded, EncodeError> {
         encode::encode(body, self.protocol, self.compression, self.compression_bytes_min).await
+    }
+
+    /// Frames a request that is compressed already, as this transport would: `compressed` is what its
+    /// [`Compression`] makes of `request_len` bytes of protobuf with `spans` spans in them. Nothing of
+    /// that is checked. `None` where it sends JSON or does not compress.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use spanwire_transport::{Compression, Protocol, Transport, TransportConfig};
+    ///
+    /// let config = TransportConfig::new(Protocol::Grpc, "http://localhost:4317")?
+    ///     .compression(Compression::Gzip)?;
+    /// let transport = Transport::new(&config)?;
+    /// let came_as = Bytes::from_static(b"\x1F\x8B...");
+    /// let encoded = transport.frame(came_as, 1000, 10).expect("it sends gzip");
+    /// assert_eq!(encoded.len(), 5 + 5);
+    /// # Ok::<(), spanwire_transport::InvalidConfig>(())
+    /// ```
+    pub fn frame(&self, compressed: Bytes, request_len: usize, spans: usize) -> Option<Encoded> {
+        let sends = self.protocol != Protocol::HttpJson && self.compression != Compression::None;
+        let frame =
+            || encode::frame(compressed, request_len, spans, self.protocol, self.compression);
+        sends.then(frame)
+    }
+
+    /// What bodies are compressed with.
+    pub fn compression(&self) -> Compression {
+        self.compression
     }
 
     /// Makes one attempt to send `encoded`, and waits for the answer. Must run in a Tokio runtime

@@ -4,12 +4,14 @@
 use std::error::Error;
 use std::time::Instant;
 
+use spanwire_receiver::Coding;
 use spanwire_transport::{
-    Accepted, Backoff, Body, EncodeError, Retry, RetryPolicy, SendError, Transport,
+    Accepted, Backoff, Body, Compression, EncodeError, Encoded, Retry, RetryPolicy, SendError,
+    Transport,
 };
 
 use super::Shared;
-use crate::item::Item;
+use crate::item::{Item, Request};
 use crate::ledger::DropReason;
 
 /// A peer that speaks OTLP.
@@ -58,9 +60,7 @@ impl Otlp {
     }
 
     async fn send(&self, items: &[Item], shared: &Shared) -> Sent {
-        let pieces = items.iter().flat_map(|item| item.request.pieces.iter()).cloned();
-        let body = Body::new(pieces, spans(items));
-        let encoded = match self.transport.encode(&body).await {
+        let encoded = match self.encode(items).await {
             Ok(encoded) => encoded,
             Err(error @ EncodeError::Oversize { .. }) => {
                 let (why, message) = (DropReason::TooLarge, chain(&error));
@@ -82,7 +82,7 @@ impl Otlp {
             };
             shared.ledger.failed();
             let (message, now) = (chain(&error), Instant::now());
-            let limit_bytes = error.limit_bytes().filter(|&limit| limit < body.len());
+            let limit_bytes = error.limit_bytes().filter(|&limit| limit < encoded.request_len());
             match error {
                 // Some servers say that it may be tried again, and name a limit it will never keep.
                 SendError::Oversize { .. } | SendError::Throttle { .. }
@@ -107,6 +107,30 @@ impl Otlp {
             tokio::time::sleep(wait).await;
         }
     }
+}
+
+impl Otlp {
+    /// What came compressed as it is to go out, and alone, goes out as it came.
+    async fn encode(&self, items: &[Item]) -> Result<Encoded, EncodeError> {
+        if let [item] = items
+            && let Some((coding, compressed)) = &item.request.compressed
+            && is_same(*coding, self.transport.compression())
+        {
+            let Request { bytes, spans, .. } = item.request;
+            if let Some(encoded) = self.transport.frame(compressed.clone(), bytes, spans) {
+                return Ok(encoded);
+            }
+        }
+        let pieces = items.iter().flat_map(|item| item.request.pieces.iter()).cloned();
+        self.transport.encode(&Body::new(pieces, spans(items))).await
+    }
+}
+
+fn is_same(coding: Coding, compression: Compression) -> bool {
+    matches!(
+        (coding, compression),
+        (Coding::Gzip, Compression::Gzip) | (Coding::Zstd, Compression::Zstd)
+    )
 }
 
 /// Each source request has its own answer. What a destination rejected of a merged request cannot be
