@@ -49,7 +49,9 @@ impl Drop for Server {
 /// People and scrapers; more of them wait.
 const CONNECTIONS_MAX: usize = 32;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECTION_MAX: Duration = Duration::from_secs(300);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// One request and one answer: those who read slowly make room for others soon.
+const CONNECTION_MAX: Duration = HEADER_TIMEOUT.saturating_add(ANSWER_TIMEOUT);
 
 async fn serve<F>(listener: TcpListener, pages: Arc<F>)
 where
@@ -73,6 +75,7 @@ where
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
+                .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
             // A peer that breaks off or stays too long has what it gets.
             let _ended = tokio::time::timeout(CONNECTION_MAX, connection).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use spanwire_config::{self as config, ComponentId, Config};
@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use crate::destination::{self, Plan};
 use crate::exporter::Exporter;
 use crate::intake::{Feed, Intake};
-use crate::ledger::Flow;
+use crate::ledger::{Flow, Ledger};
 use crate::limits;
 use crate::pipeline::{Pipeline, Processor};
 use crate::service::Graph;
@@ -95,20 +95,25 @@ pub(crate) struct Standing {
     plans: BTreeMap<ComponentId, Plan>,
     exporters: BTreeMap<ComponentId, Arc<Exporter>>,
     pipelines: BTreeMap<ComponentId, Arc<Pipeline>>,
+    ledgers: BTreeMap<ComponentId, Arc<Ledger>>,
     pub(crate) sockets: Vec<(String, Socket)>,
     budget: Arc<Budget>,
 }
 
 impl Standing {
     pub(crate) fn of(graph: &Graph) -> Self {
-        let sockets = graph.sources.values().flat_map(|source| &source.sockets);
-        // One that cannot be shared is bound anew, and that fails while the old one stands.
-        let sockets = sockets.filter_map(|(name, one)| Some((name.clone(), one.share().ok()?)));
+        let mut sockets = Vec::new();
+        for source in graph.sources.values() {
+            // One that cannot be shared is bound anew, and that fails while the old one stands.
+            let shares = |(name, one): &(String, Socket)| Some((name.clone(), one.share().ok()?));
+            sockets.extend(source.sockets().iter().filter_map(shares));
+        }
         Self {
             plans: destination::plans(&graph.config),
             exporters: graph.exporters.clone(),
             pipelines: graph.pipelines.clone(),
-            sockets: sockets.collect(),
+            ledgers: graph.ledgers.clone(),
+            sockets,
             budget: Arc::clone(&graph.budget),
             config: graph.config.clone(),
         }
@@ -139,7 +144,11 @@ pub(crate) async fn parts(
         let stands = standing.filter(|standing| standing.plans.get(&id) == Some(&plan));
         let exporter = match stands.and_then(|standing| standing.exporters.get(&id)) {
             Some(exporter) => Arc::clone(exporter),
-            None => Arc::new(plan.start(&id)?),
+            None => {
+                // An id keeps its account, whatever stands for it.
+                let ledger = standing.and_then(|standing| standing.ledgers.get(&id));
+                Arc::new(plan.start(&id, ledger.cloned().unwrap_or_default())?)
+            }
         };
         exporters.insert(id, exporter);
     }
@@ -179,7 +188,10 @@ pub(crate) async fn parts(
             .budget(Arc::clone(&budget))
             .keep_compressed(keep_compressed)
             .workers(workers.to_vec());
-        sources.insert(id.clone(), source(id, settings, builder, standing, fed).await?);
+        sources.insert(
+            id.clone(),
+            source(id, settings, builder, standing, Intake::new(fed, Arc::clone(&budget))).await?,
+        );
     }
     Ok(Parts { sources, feeds, pipelines, exporters, budget })
 }
@@ -217,32 +229,31 @@ async fn source(
     settings: &config::OtlpReceiver,
     mut builder: Builder,
     standing: Option<&Standing>,
-    fed: Vec<Arc<Pipeline>>,
+    intake: Arc<Intake>,
 ) -> Result<Source, StartError> {
     let mut sockets = Vec::new();
+    let (grpc_max, http_max) = request_bytes_max(settings, intake.budget().bytes_max());
+    builder = builder.grpc_request_bytes_max(grpc_max).http_request_bytes_max(http_max);
     if let Some(grpc) = &settings.grpc {
-        for (_, socket) in sockets::of(id, &grpc.endpoint, standing, &mut sockets).await? {
+        for (_, socket) in sockets::of(id, "grpc", &grpc.endpoint, standing, &mut sockets).await? {
             builder = match socket {
                 Socket::Tcp(listener) => builder.grpc_listener(listener),
                 Socket::Unix(socket) => builder.grpc_unix_socket(socket),
             };
         }
-        builder = builder.grpc_request_bytes_max(grpc.max_recv_msg_size_bytes);
         if let Some(tls) = &grpc.tls {
             builder = builder.grpc_tls(server_tls(tls));
         }
         builder = of_grpc(grpc, builder);
     }
     if let Some(http) = &settings.http {
-        for (_, socket) in sockets::of(id, &http.endpoint, standing, &mut sockets).await? {
+        for (_, socket) in sockets::of(id, "http", &http.endpoint, standing, &mut sockets).await? {
             builder = match socket {
                 Socket::Tcp(listener) => builder.http_listener(listener),
                 Socket::Unix(socket) => builder.http_unix_socket(socket),
             };
         }
-        builder = builder
-            .http_request_bytes_max(http.max_request_body_size)
-            .http_traces_path(&http.traces_url_path);
+        builder = builder.http_traces_path(&http.traces_url_path);
         if let Some(tls) = &http.tls {
             builder = builder.http_tls(server_tls(tls));
         }
@@ -257,12 +268,20 @@ async fn source(
             builder = builder.header_read_timeout(timeout);
         }
     }
-    let intake = Intake::new(fed);
     let receiver = builder
         .bind(Feed(Arc::clone(&intake)))
         .await
         .map_err(|source| StartError::Receiver { id: id.clone(), source })?;
-    Ok(Source { receiver, intake, sockets })
+    Ok(Source { receiver, intake, sockets: Mutex::new(sockets) })
+}
+
+/// The largest requests of gRPC and HTTP, in bytes: no larger than half of the memory, as a request
+/// may be there compressed and decompressed at once. What is not served takes the other's limit.
+fn request_bytes_max(settings: &config::OtlpReceiver, memory: usize) -> (usize, usize) {
+    let grpc = settings.grpc.as_ref().map(|grpc| grpc.max_recv_msg_size_bytes);
+    let http = settings.http.as_ref().map(|http| http.max_request_body_size);
+    let fits = |bytes: Option<usize>| bytes.unwrap_or(usize::MAX).min(memory / 2).max(1);
+    (fits(grpc.or(http)), fits(http.or(grpc)))
 }
 
 fn of_grpc(grpc: &config::GrpcServer, mut builder: Builder) -> Builder {

@@ -11,8 +11,8 @@ use spanwire_model::{Resource, Scope, Span};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use crate::item::{Pieces, Request};
-use crate::pipeline::Pipeline;
+use crate::intake::Intake;
+use crate::item::{Hold, Pieces, Request};
 
 /// Takes spans from the code around it, as a receiver takes them from sockets; made by
 /// [`Collector::inlet`](crate::Collector::inlet).
@@ -33,7 +33,7 @@ struct Shared {
     closing: AtomicBool,
     resource: EncodedResource,
     scope: EncodedScope,
-    pipeline: Arc<Pipeline>,
+    intake: Arc<Intake>,
     collected: AtomicU64,
     refused: AtomicU64,
     lost: AtomicU64,
@@ -99,7 +99,7 @@ const WAKE_BYTES: usize = 256 << 10;
 const LOOK: Duration = Duration::from_millis(10);
 
 impl Inlet {
-    pub(crate) fn new(pipeline: Arc<Pipeline>, resource: &Resource, scope: &Scope) -> Self {
+    pub(crate) fn new(intake: Arc<Intake>, resource: &Resource, scope: &Scope) -> Self {
         let bounds = Bounds::new(ITEMS_MAX, BYTES_MAX).expect("neither is zero");
         let shared = Arc::new(Shared {
             queue: Queue::new(bounds),
@@ -107,7 +107,7 @@ impl Inlet {
             closing: AtomicBool::new(false),
             resource: EncodedResource::new(resource),
             scope: EncodedScope::new(scope),
-            pipeline,
+            intake,
             collected: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             lost: AtomicU64::new(0),
@@ -228,17 +228,20 @@ impl Shared {
         self.scope.put_header(bytes, &mut header);
         let pieces = std::iter::once(header.freeze()).chain(spans);
         let joined: Bytes = pieces.collect::<Vec<_>>().concat().into();
-        let request = Request {
-            bytes: joined.len(),
-            pieces: Pieces::One(joined),
-            spans: count,
-            compressed: None,
-            hold: None,
+        let hold = loop {
+            match self.intake.budget().reserve(joined.len()) {
+                Some(reservation) => break Some(Arc::new(reservation) as Hold),
+                // Others hold all of it, and will give it back.
+                None => tokio::time::sleep(LOOK).await,
+            }
         };
-        let counter = match self.pipeline.accept(request).await {
-            Ok(_) => &self.taken,
-            Err(_refusal) => &self.lost,
+        let (bytes, pieces) = (joined.len(), Pieces::One(joined));
+        let request = Request { bytes, pieces, spans: count, compressed: None, hold };
+        let lost = match self.intake.take(request).await {
+            Ok(accepted) => accepted.rejected_spans.min(count as u64),
+            Err(_refusal) => count as u64,
         };
-        counter.fetch_add(count as u64, Ordering::Relaxed);
+        self.lost.fetch_add(lost, Ordering::Relaxed);
+        self.taken.fetch_add(count as u64 - lost, Ordering::Relaxed);
     }
 }

@@ -1,7 +1,8 @@
 //! The settings of a destination: its own, and those that the pipelines around it add.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use spanwire_batcher::Limits;
@@ -12,7 +13,8 @@ use spanwire_transport::{
 };
 
 use crate::build::StartError;
-use crate::exporter::{self, Batching, Blocks, Debug, Destination, Exporter, File, Otlp, Sizer};
+use crate::exporter::{self, Batching, Debug, Destination, Exporter, File, Otlp, Sizer};
+use crate::ledger::Ledger;
 use crate::limits;
 
 /// All that a destination is made of; equal plans make equal destinations.
@@ -20,8 +22,6 @@ use crate::limits;
 pub(crate) struct Plan {
     pub(crate) exporter: config::Exporter,
     pub(crate) batch: Option<config::Batch>,
-    /// Whether other destinations stand beside it in a pipeline.
-    pub(crate) has_siblings: bool,
     /// What its queue holds at most.
     pub(crate) queue_bytes_max: usize,
 }
@@ -31,7 +31,9 @@ pub(crate) struct Plan {
 pub(crate) fn plans(config: &Config) -> BTreeMap<ComponentId, Plan> {
     let mut plans: BTreeMap<ComponentId, Plan> = BTreeMap::new();
     // Half of the memory is for queues; the rest is for what is read, waits for room, or travels.
-    let queue_bytes_max = limits::of(config).bytes() / 2 / config.exporters.len().max(1);
+    let used: BTreeSet<_> =
+        config.service.pipelines.values().flat_map(|pipeline| &pipeline.exporters).collect();
+    let queue_bytes_max = limits::of(config).bytes() / 2 / used.len().max(1);
     for pipeline in config.service.pipelines.values() {
         let batch = pipeline.processors.iter().find_map(|id| match config.processors.get(id) {
             Some(config::Processor::Batch(batch)) => Some(batch),
@@ -39,13 +41,11 @@ pub(crate) fn plans(config: &Config) -> BTreeMap<ComponentId, Plan> {
         });
         for id in &pipeline.exporters {
             let Some(exporter) = config.exporters.get(id) else { continue };
-            let plan = plans.entry(id.clone()).or_insert_with(|| Plan {
+            plans.entry(id.clone()).or_insert_with(|| Plan {
                 exporter: exporter.clone(),
                 batch: batch.cloned(),
-                has_siblings: false,
                 queue_bytes_max,
             });
-            plan.has_siblings |= pipeline.exporters.len() > 1;
         }
     }
     plans
@@ -57,8 +57,22 @@ const GRPC_BYTES_MAX: usize = (4 << 20) - (64 << 10);
 const HTTP_BYTES_MAX: usize = 16 << 20;
 
 impl Plan {
-    pub(crate) fn start(&self, id: &ComponentId) -> Result<Exporter, StartError> {
-        let (settings, destination) = match &self.exporter {
+    pub(crate) fn start(
+        &self,
+        id: &ComponentId,
+        ledger: Arc<Ledger>,
+    ) -> Result<Exporter, StartError> {
+        let (settings, destination) = self.parts(id)?;
+        Ok(Exporter::spawn(id.to_string(), settings, destination, ledger))
+    }
+
+    /// Whether it could start, as far as that shows without starting it.
+    pub(crate) fn check(&self, id: &ComponentId) -> Result<(), StartError> {
+        self.parts(id).map(drop)
+    }
+
+    fn parts(&self, id: &ComponentId) -> Result<(exporter::Settings, Destination), StartError> {
+        Ok(match &self.exporter {
             config::Exporter::OtlpGrpc(otlp) => self.otlp(id, otlp, Protocol::Grpc)?,
             config::Exporter::OtlpHttp(otlp) => {
                 let protocol = match otlp.encoding {
@@ -89,8 +103,7 @@ impl Plan {
                 (self.local(HTTP_BYTES_MAX), Destination::File(output))
             }
             config::Exporter::Nop => (self.local(HTTP_BYTES_MAX), Destination::Nop),
-        };
-        Ok(Exporter::spawn(id.to_string(), settings, destination))
+        })
     }
 
     /// Whether requests that came compressed may go out as they came: they are not merged, and the
@@ -149,7 +162,7 @@ impl Plan {
             capacity: capacity.max(1),
             bytes_max: self.queue_bytes_max,
             consumers: queue.num_consumers.max(1),
-            blocks: self.blocks(queue.block_on_overflow),
+            blocks: queue.block_on_overflow,
             waits_for_result: queue.wait_for_result || !queue.enabled,
             batch,
         };
@@ -163,17 +176,9 @@ impl Plan {
             capacity: LOCAL_CAPACITY,
             bytes_max: self.queue_bytes_max,
             consumers: 1,
-            blocks: self.blocks(true),
+            blocks: true,
             waits_for_result: false,
             batch: self.batch.as_ref().map(|batch| of_processor(batch, bytes_max)),
-        }
-    }
-
-    fn blocks(&self, block_on_overflow: bool) -> Blocks {
-        match (block_on_overflow, self.has_siblings) {
-            (false, _) => Blocks::Never,
-            (true, true) => Blocks::UnlessOthersTake,
-            (true, false) => Blocks::Always,
         }
     }
 }

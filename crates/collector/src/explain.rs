@@ -1,11 +1,14 @@
 //! What a configuration does to spans, in words: decided from the settings, without starting anything.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
-use spanwire_config::{Config, Exporter, OtlpExporter, Processor, Sizer};
+use spanwire_config::{Batch, ComponentId, Config, Exporter, OtlpExporter, Processor, Sizer};
 
+use crate::build::StartError;
 use crate::destination;
 use crate::limits;
+use crate::steps;
 
 /// For each pipeline what is looked at, copied, compressed and held, and the bound of memory.
 ///
@@ -19,6 +22,36 @@ pub fn explain(config: &Config) -> String {
     // A string takes whatever is written to it.
     let _infallible = write(config, &mut text);
     text
+}
+
+/// Makes every destination and processor of the configuration and lets it go again, so that what is
+/// wrong with their settings shows before anything starts. No socket is opened, and no file changed.
+///
+/// # Errors
+///
+/// [`StartError`], as [`Collector::start`](crate::Collector::start) has it.
+///
+/// # Panics
+///
+/// Outside a Tokio runtime.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// spanwire_collector::check(&spanwire_config::Config::default_pipeline())
+/// # })?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+pub fn check(config: &Config) -> Result<(), StartError> {
+    for (id, plan) in destination::plans(config) {
+        plan.check(&id)?;
+    }
+    let used = config.service.pipelines.values().flat_map(|pipeline| &pipeline.processors);
+    for id in used {
+        if let Some(processor) = config.processors.get(id) {
+            steps::step(id, processor)?;
+        }
+    }
+    Ok(())
 }
 
 fn write(config: &Config, out: &mut String) -> fmt::Result {
@@ -41,12 +74,19 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
                 continue;
             };
             writeln!(out, "  exporter {id}: {}", of_exporter(exporter))?;
-            if let Some(batch) = &plan.batch {
+            writeln!(out, "    {}", of_overflow(exporter, has_siblings(config, id)))?;
+            if let Some(batch) = of_batch(exporter, plan.batch.as_ref()) {
                 writeln!(
                     out,
-                    "    batches of {} spans or {:?}, joined without copying; each source request is \
-                     accounted for by itself",
-                    batch.send_batch_size, batch.timeout
+                    "    {batch}, joined without copying; each source request is accounted for by \
+                     itself"
+                )?;
+            }
+            if plan.forwards_compressed() {
+                writeln!(
+                    out,
+                    "    requests that come compressed as they are to go out, and that no processor \
+                     changes, go out as they came"
                 )?;
             }
         }
@@ -54,9 +94,59 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
     let bytes = limits::of(config).bytes() as f64 / f64::from(1 << 20);
     writeln!(
         out,
-        "memory: requests hold at most {bytes:.0} MiB, queues half of that; senders wait while the \
-         queues are full, and what memory has no room for is refused before it is read"
+        "memory: requests hold at most {bytes:.0} MiB, of all receivers together; queues have half of \
+         that, in equal shares; what memory has no room for is refused before it is read"
     )
+}
+
+/// Whether requests that this destination gets go to others, too.
+fn has_siblings(config: &Config, exporter: &ComponentId) -> bool {
+    let pipelines = &config.service.pipelines;
+    let leads_to = pipelines.values().filter(|pipeline| pipeline.exporters.contains(exporter));
+    let receivers: BTreeSet<_> = leads_to.flat_map(|pipeline| &pipeline.receivers).collect();
+    let fed = pipelines
+        .values()
+        .filter(|pipeline| pipeline.receivers.iter().any(|id| receivers.contains(id)));
+    fed.flat_map(|pipeline| &pipeline.exporters).any(|id| id != exporter)
+}
+
+fn of_overflow(exporter: &Exporter, has_siblings: bool) -> &'static str {
+    let waits = match exporter {
+        Exporter::OtlpGrpc(otlp) | Exporter::OtlpHttp(otlp) => otlp.sending_queue.block_on_overflow,
+        Exporter::Debug(_) | Exporter::File(_) | Exporter::Nop => true,
+    };
+    match (waits, has_siblings) {
+        (true, false) => "while its queue is full, senders wait",
+        (false, false) => "while its queue is full, senders are told to come back",
+        (true, true) => {
+            "while its queue is full, spans that other destinations take are dropped for this one, and \
+             counted; senders wait where no other takes them"
+        }
+        (false, true) => {
+            "while its queue is full, spans that other destinations take are dropped for this one, and \
+             counted; senders are told to come back where no other takes them"
+        }
+    }
+}
+
+/// An exporter's own batching comes before that of a `batch` processor.
+fn of_batch(exporter: &Exporter, processor: Option<&Batch>) -> Option<String> {
+    let own = match exporter {
+        Exporter::OtlpGrpc(otlp) | Exporter::OtlpHttp(otlp) => {
+            otlp.sending_queue.batch.as_ref().filter(|_| otlp.sending_queue.enabled)
+        }
+        Exporter::Debug(_) | Exporter::File(_) | Exporter::Nop => None,
+    };
+    if let Some(own) = own {
+        let unit = match own.sizer {
+            Sizer::Bytes => "bytes",
+            Sizer::Items | Sizer::Requests => "spans",
+        };
+        let text = format!("batches of {} {unit} or {:?}", own.min_size, own.flush_timeout);
+        return Some(text + ", by its sending_queue");
+    }
+    processor
+        .map(|batch| format!("batches of {} spans or {:?}", batch.send_batch_size, batch.timeout))
 }
 
 fn of_processor(processor: &Processor) -> &'static str {
@@ -95,5 +185,62 @@ fn of_exporter(exporter: &Exporter) -> String {
         Exporter::Debug(_) => "spans are read in place and shown".to_owned(),
         Exporter::File(_) => "protobuf is rewritten to a line of JSON".to_owned(),
         Exporter::Nop => "drops what it takes, and counts it as sent".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spanwire_config::{Compat, Source};
+
+    use super::*;
+
+    fn config(exporter: &str, more: &str) -> Config {
+        let yaml = format!(
+            "
+receivers: {{ otlp: {{ protocols: {{ grpc: }} }} }}
+processors: {{ batch: {{ send_batch_size: 77 }} }}
+exporters: {{ nop: , otlp: {{ endpoint: localhost:9, tls: {{ insecure: true }}, {exporter} }} }}
+service:
+  pipelines:
+    traces: {{ receivers: [otlp], exporters: [otlp] {more} }}
+"
+        );
+        let loaded = Config::load(&[Source::Yaml(yaml)], &[], &|_| None, Compat::Warn);
+        loaded.unwrap_or_else(|report| panic!("{report}")).config
+    }
+
+    #[test]
+    fn batching_is_the_exporters_own_where_it_has_one() {
+        let own = "sending_queue: { batch: { min_size: 55 } }";
+        let text = explain(&config(own, ", processors: [batch]"));
+        assert!(text.contains("batches of 55 spans") && !text.contains("77"), "{text}");
+        assert!(explain(&config("", ", processors: [batch]")).contains("batches of 77 spans"));
+        assert!(!explain(&config("", "")).contains("batches of"));
+    }
+
+    #[test]
+    fn what_a_full_queue_means_depends_on_the_other_destinations_of_the_same_spans() {
+        let blocks = "sending_queue: { block_on_overflow: true }";
+        assert!(explain(&config(blocks, "")).contains("full, senders wait"));
+        let refuses = "sending_queue: { block_on_overflow: false }";
+        assert!(explain(&config(refuses, "")).contains("full, senders are told"));
+        let other = "}\n    traces/2: { receivers: [otlp], exporters: [nop]";
+        let text = explain(&config(blocks, other));
+        assert!(text.contains("senders wait where no other takes them"), "{text}");
+    }
+
+    #[test]
+    fn compressed_requests_pass_where_they_are_not_merged() {
+        let passes = |exporter, more| explain(&config(exporter, more)).contains("as they came");
+        assert!(passes("compression: gzip", ""));
+        assert!(!passes("compression: gzip", ", processors: [batch]"));
+        assert!(!passes("compression: none", ""));
+    }
+
+    #[tokio::test]
+    async fn a_header_that_may_not_be_set_shows_before_anything_starts() {
+        assert!(check(&config("", "")).is_ok());
+        let error = check(&config("headers: { content-type: mine }", "")).expect_err("reserved");
+        assert!(error.to_string().contains("otlp"), "{error}");
     }
 }

@@ -1,25 +1,23 @@
-//! Where a receiver hands its requests: to each pipeline it feeds.
+//! Where receivers and inlets hand their requests: to each pipeline they feed.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use spanwire_receiver::{Accepted, Received, Refusal, Sink, Transport};
+use spanwire_receiver::{Accepted, Budget, Received, Refusal, Sink};
 
+use crate::exporter::NotTaken;
+use crate::fan_out;
 use crate::item::{Pieces, Request};
-use crate::ledger::Flow;
 use crate::pipeline::Pipeline;
 
-/// The pipelines of one receiver; a reload puts others in their place.
+/// The pipelines of one receiver or inlet; a reload puts others in their place.
 pub(crate) struct Intake {
     pipelines: RwLock<Arc<[Arc<Pipeline>]>>,
-    /// What came and what was taken over, by transport.
-    pub(crate) grpc: Flow,
-    pub(crate) http: Flow,
+    budget: Arc<Budget>,
 }
 
 impl Intake {
-    pub(crate) fn new(pipelines: Vec<Arc<Pipeline>>) -> Arc<Self> {
-        let pipelines = RwLock::new(pipelines.into());
-        Arc::new(Self { pipelines, grpc: Flow::default(), http: Flow::default() })
+    pub(crate) fn new(pipelines: Vec<Arc<Pipeline>>, budget: Arc<Budget>) -> Arc<Self> {
+        Arc::new(Self { pipelines: RwLock::new(pipelines.into()), budget })
     }
 
     /// Requests that come from here on go to these pipelines.
@@ -27,31 +25,37 @@ impl Intake {
         *self.pipelines.write().unwrap_or_else(PoisonError::into_inner) = pipelines.into();
     }
 
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     fn pipelines(&self) -> Arc<[Arc<Pipeline>]> {
         Arc::clone(&self.pipelines.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    async fn take(&self, received: Received) -> Result<Accepted, Refusal> {
-        let request = Request {
-            pieces: Pieces::One(received.request.clone()),
-            bytes: received.request.len(),
-            spans: received.spans,
-            compressed: received
-                .compressed
-                .as_ref()
-                .map(|compressed| (compressed.encoding, compressed.bytes.clone())),
-            hold: Some(Arc::new(received)),
-        };
-        let pipelines = self.pipelines();
-        let mut answer = Accepted::default();
-        for pipeline in pipelines.iter() {
-            let accepted = pipeline.accept(request.clone()).await?;
-            answer.rejected_spans = answer.rejected_spans.max(accepted.rejected_spans);
-            if answer.message.is_empty() {
-                answer.message = accepted.message;
+    /// Takes a request to the destinations of all pipelines at once.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] where no destination took it, or where one that the sender waits for gave up.
+    pub(crate) async fn take(&self, request: Request) -> Result<Accepted, Refusal> {
+        loop {
+            let pipelines = self.pipelines();
+            let mut targets = Vec::new();
+            for pipeline in pipelines.iter() {
+                targets.extend(pipeline.process(request.clone(), &self.budget)?);
+            }
+            if targets.is_empty() && !pipelines.is_empty() {
+                // Filtered or sampled out.
+                return Ok(Accepted::default());
+            }
+            match fan_out::accept(targets).await {
+                Ok(answers) => return fan_out::answer(answers).await,
+                // A reload came between: its destinations are the ones to go to.
+                Err(NotTaken::Closed) if !Arc::ptr_eq(&pipelines, &self.pipelines()) => {}
+                Err(NotTaken::Full | NotTaken::Closed) => return Err(fan_out::come_back()),
             }
         }
-        Ok(answer)
     }
 }
 
@@ -59,14 +63,21 @@ impl Intake {
 pub(crate) struct Feed(pub(crate) Arc<Intake>);
 
 impl Sink for Feed {
-    async fn accept(&self, received: Received) -> Result<Accepted, Refusal> {
-        let (spans, transport) = (received.spans, received.transport);
-        let outcome = self.0.take(received).await;
-        let flow = match transport {
-            Transport::Grpc => &self.0.grpc,
-            Transport::Http => &self.0.http,
-        };
-        flow.passed(spans, if outcome.is_ok() { spans } else { 0 });
-        outcome
+    async fn accept(&self, mut received: Received) -> Result<Accepted, Refusal> {
+        let compressed = received.compressed.take().map(|compressed| {
+            let (coding, bytes, reservation) = compressed.into_parts();
+            ((coding, bytes), reservation)
+        });
+        let (compressed, held) = compressed.unzip();
+        let (bytes, spans, reservation) = received.into_parts();
+        self.0
+            .take(Request {
+                bytes: bytes.len(),
+                pieces: Pieces::One(bytes),
+                spans,
+                compressed,
+                hold: Some(Arc::new((reservation, held))),
+            })
+            .await
     }
 }

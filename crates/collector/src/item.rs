@@ -24,8 +24,11 @@ pub(crate) struct Request {
     /// What decompresses to exactly these bytes, as a peer sent it.
     pub(crate) compressed: Option<(Coding, Bytes)>,
     /// Keeps what the bytes occupy in the budget of the process.
-    pub(crate) hold: Option<Arc<dyn Any + Send + Sync>>,
+    pub(crate) hold: Option<Hold>,
 }
+
+/// Keeps room in the budget until it is dropped.
+pub(crate) type Hold = Arc<dyn Any + Send + Sync>;
 
 /// Mostly one: what a peer sent in one frame is one piece.
 #[derive(Clone)]
@@ -84,13 +87,8 @@ impl Item {
             return vec![self];
         }
         match split::request(&self.request.pieces.joined(), spans_max, bytes_max) {
-            Ok(parts) if parts.len() > 1 => {
-                self.claim.ledger.queued_as(parts.len());
-                let items = parts.into_iter().map(|part| self.part(part)).collect();
-                // What was the whole's is the parts' now.
-                debug_assert_eq!(self.claim.spans, 0, "the parts have all spans");
-                items
-            }
+            // What was the whole's is the parts' now.
+            Ok(parts) if parts.len() > 1 => parts.into_iter().map(|part| self.part(part)).collect(),
             Ok(_) | Err(_) => vec![self],
         }
     }
@@ -152,6 +150,12 @@ impl Claim {
         if let (Some(answer), true) = (&self.answer, rejected > 0 || message.is_some()) {
             answer.rejected(rejected, message);
         }
+    }
+
+    /// The spans go back to the sender, who is told so.
+    pub(crate) fn withdraw(mut self) {
+        self.ledger.withdrawn(mem::take(&mut self.spans));
+        self.answer = None;
     }
 
     pub(crate) fn dropped(mut self, why: DropReason, message: &str) {

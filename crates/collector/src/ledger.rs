@@ -1,7 +1,7 @@
 //! The account of spans at one destination, exact at every look.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where every span is that a destination was given:
 /// `accepted = sent + rejected + dropped + queued` at every instant, as each step is made under one
@@ -13,6 +13,7 @@ pub(crate) struct Ledger {
 }
 
 /// Spans of one destination.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// Given to the destination's queue.
@@ -23,8 +24,8 @@ pub struct Account {
     pub sent: u64,
     /// Refused by the destination by partial success.
     pub rejected: u64,
-    /// Lost here, by [`DropReason`] in its order.
-    pub dropped: [u64; DropReason::ALL.len()],
+    /// Lost here, by [`DropReason`].
+    dropped: [u64; DropReason::ALL.len()],
     /// Not let into the queue, and not accepted therefore.
     pub refused: u64,
     /// Requests sent, whatever came of them.
@@ -40,6 +41,7 @@ pub struct Account {
 }
 
 /// Why spans were dropped.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
     /// The queue was full, and the sender was not to wait.
@@ -92,10 +94,10 @@ impl Account {
         self.dropped.iter().sum()
     }
 
-    /// Spans that a shutdown lost.
+    /// Spans dropped for one reason.
     #[must_use]
-    pub fn dropped_by_shutdown(&self) -> u64 {
-        self.dropped[DropReason::Shutdown as usize]
+    pub fn dropped(&self, why: DropReason) -> u64 {
+        self.dropped[why as usize]
     }
 
     /// What is missing from the account, or too much in it: always 0.
@@ -131,6 +133,20 @@ impl Ledger {
         account.requests_queued += 1;
     }
 
+    /// Not accepted after all: the queue is closed, and the spans are the sender's still.
+    pub(crate) fn withdrawn(&self, spans: usize) {
+        let mut account = self.account();
+        account.accepted -= spans as u64;
+        account.queued -= spans as u64;
+        account.requests_queued -= 1;
+        account.refused += spans as u64;
+    }
+
+    /// A request on its way is in the queue again.
+    pub(crate) fn returned(&self) {
+        self.account().requests_queued += 1;
+    }
+
     pub(crate) fn refused(&self, spans: usize) {
         self.account().refused += spans as u64;
     }
@@ -160,15 +176,12 @@ impl Ledger {
         self.account().requests_queued += parts as u64 - 1;
     }
 
-    /// So many requests of the queue became one on its way.
-    pub(crate) fn left_queue(&self, requests: usize) {
+    /// So many requests of the queue became one on its way, until what is returned is dropped.
+    pub(crate) fn left_queue(self: &Arc<Self>, requests: usize) -> InFlight {
         let mut account = self.account();
         account.requests_queued -= requests as u64;
         account.requests_in_flight += 1;
-    }
-
-    pub(crate) fn arrived(&self) {
-        self.account().requests_in_flight -= 1;
+        InFlight(Arc::clone(self))
     }
 
     pub(crate) fn attempted(&self, wire_bytes: usize) {
@@ -183,6 +196,15 @@ impl Ledger {
 
     fn account(&self) -> std::sync::MutexGuard<'_, Account> {
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request on its way, however that ends.
+pub(crate) struct InFlight(Arc<Ledger>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.account().requests_in_flight -= 1;
     }
 }
 

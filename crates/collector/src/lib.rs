@@ -33,6 +33,7 @@ mod delivery;
 mod destination;
 mod explain;
 mod exporter;
+mod fan_out;
 mod health;
 mod intake;
 mod item;
@@ -50,7 +51,7 @@ mod steps;
 
 pub use build::StartError;
 pub use collect::{Inlet, InletStats, QueueFull};
-pub use explain::explain;
+pub use explain::{check, explain};
 pub use ledger::{Account, DropReason};
 pub use service::{Collector, Shutdown};
 pub use stats::{ExporterStats, ReceiverStats, StageStats, Stats};

@@ -3,7 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Failures of one component, of which one in [`QUIET`] is told.
+/// Failures of one component, of which one in [`QUIET`] is told. Those after the last line are told
+/// by [`flush`](Self::flush), and when the component is gone.
 #[derive(Debug, Default)]
 pub(crate) struct Failures(Mutex<Told>);
 
@@ -12,6 +13,8 @@ struct Told {
     at: Option<Instant>,
     untold: u64,
     spans_untold: u64,
+    /// The last one that was not told: the component, and what failed.
+    last: Option<(Box<str>, Box<str>)>,
 }
 
 /// So long after a line about a component, further failures of it are only counted.
@@ -20,28 +23,87 @@ const QUIET: Duration = Duration::from_secs(10);
 impl Failures {
     /// Something failed; `spans_dropped` spans are lost by it.
     pub(crate) fn failed(&self, id: &str, message: &str, spans_dropped: usize) {
-        let Some((untold, spans_untold)) = self.tell(Instant::now(), spans_dropped) else { return };
-        tracing::warn!(
-            component = id,
-            spans_dropped = spans_dropped as u64 + spans_untold,
-            failures_since_the_last_line = untold,
-            "{message}"
-        );
+        let told = self.told().tell(Instant::now(), id, message, spans_dropped);
+        let Some((untold, spans_untold)) = told else { return };
+        warn(id, message, untold, spans_dropped as u64 + spans_untold);
     }
 
+    /// Tells what was only counted, if the time for it has come.
+    pub(crate) fn flush(&self, now: Instant) {
+        let Some(tail) = self.told().tail(now) else { return };
+        tail.warn();
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Failures {
+    fn drop(&mut self) {
+        if let Some(tail) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            tail.warn();
+        }
+    }
+}
+
+/// Failures since the last line.
+#[derive(Debug, PartialEq, Eq)]
+struct Tail {
+    id: Box<str>,
+    message: Box<str>,
+    untold: u64,
+    spans_untold: u64,
+}
+
+impl Told {
     /// Whether to tell, and what was not told before.
-    fn tell(&self, now: Instant, spans_dropped: usize) -> Option<(u64, u64)> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let quiet = told.at.is_some_and(|at| now.saturating_duration_since(at) < QUIET);
-        if quiet {
-            told.untold += 1;
-            told.spans_untold += spans_dropped as u64;
+    fn tell(&mut self, now: Instant, id: &str, message: &str, spans: usize) -> Option<(u64, u64)> {
+        if self.is_quiet(now) {
+            self.untold += 1;
+            self.spans_untold += spans as u64;
+            self.last = Some((id.into(), message.into()));
             return None;
         }
-        let before = (told.untold, told.spans_untold);
-        *told = Told { at: Some(now), untold: 0, spans_untold: 0 };
+        let before = (self.untold, self.spans_untold);
+        *self = Self { at: Some(now), ..Self::default() };
         Some(before)
     }
+
+    fn tail(&mut self, now: Instant) -> Option<Tail> {
+        if self.is_quiet(now) {
+            return None;
+        }
+        let tail = self.take()?;
+        self.at = Some(now);
+        Some(tail)
+    }
+
+    fn take(&mut self) -> Option<Tail> {
+        let (id, message) = self.last.take()?;
+        let Self { untold, spans_untold, .. } = std::mem::take(self);
+        Some(Tail { id, message, untold, spans_untold })
+    }
+
+    fn is_quiet(&self, now: Instant) -> bool {
+        self.at.is_some_and(|at| now.saturating_duration_since(at) < QUIET)
+    }
+}
+
+impl Tail {
+    fn warn(&self) {
+        warn(&self.id, &self.message, self.untold - 1, self.spans_untold);
+    }
+}
+
+/// `untold` failures came before this one without a line of their own.
+fn warn(id: &str, message: &str, untold: u64, spans_dropped: u64) {
+    tracing::warn!(
+        component = id,
+        spans_dropped,
+        failures_since_the_last_line = untold,
+        "{message}"
+    );
 }
 
 #[cfg(test)]
@@ -50,11 +112,24 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_once_and_then_how_often_it_came_again() {
-        let (failures, start) = (Failures::default(), Instant::now());
-        assert_eq!(failures.tell(start, 5), Some((0, 0)));
-        assert_eq!(failures.tell(start + QUIET / 2, 3), None);
-        assert_eq!(failures.tell(start + QUIET / 2, 4), None);
-        assert_eq!(failures.tell(start + QUIET, 1), Some((2, 7)));
-        assert_eq!(failures.tell(start + QUIET * 2, 1), Some((0, 0)));
+        let (mut told, start) = (Told::default(), Instant::now());
+        let mut tell = |now, spans| told.tell(now, "otlp", "refused", spans);
+        assert_eq!(tell(start, 5), Some((0, 0)));
+        assert_eq!(tell(start + QUIET / 2, 3), None);
+        assert_eq!(tell(start + QUIET / 2, 4), None);
+        assert_eq!(tell(start + QUIET, 1), Some((2, 7)));
+        assert_eq!(tell(start + QUIET * 2, 1), Some((0, 0)));
+    }
+
+    #[test]
+    fn the_tail_of_a_burst_is_told_when_no_other_failure_follows() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        assert_eq!(told.tell(start, "otlp", "refused", 5), Some((0, 0)));
+        assert_eq!(told.tell(start, "otlp", "timed out", 3), None);
+        assert_eq!(told.tail(start + QUIET / 2), None);
+        let tail =
+            Tail { id: "otlp".into(), message: "timed out".into(), untold: 1, spans_untold: 3 };
+        assert_eq!(told.tail(start + QUIET), Some(tail));
+        assert_eq!(told.tail(start + QUIET * 2), None);
     }
 }

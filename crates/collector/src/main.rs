@@ -1,15 +1,18 @@
 //! `spanwire-collector`: run it in place of the OpenTelemetry Collector for traces.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to its user")]
 
-use std::io::{self, IsTerminal as _};
+mod stderr;
+
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use spanwire_collector::{Collector, explain};
-use spanwire_config::{Compat, Config, Level, Loaded, LogEncoding, Logs, Source};
+use spanwire_collector::{Collector, check, explain};
+use spanwire_config::{Compat, Config, Loaded, Source};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::stderr::Log;
 
 /// A collector for OTLP traces: wire bytes in, wire bytes out.
 ///
@@ -65,35 +68,58 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.command {
         None => run(&arguments.sources, Duration::from_secs(arguments.shutdown_timeout)),
-        Some(Command::Validate(sources)) => sources.load().map(|_| println!("valid")),
+        Some(Command::Validate(sources)) => validate(&sources),
         Some(Command::PrintConfig(sources)) => {
-            sources.load().map(|config| print!("{}", spanwire_config::print(&config)))
+            sources.load_aloud().and_then(|config| show(&spanwire_config::print(&config)))
         }
         Some(Command::Explain(sources)) => {
-            sources.load().map(|config| print!("{}", explain(&config)))
+            sources.load_aloud().and_then(|config| show(&explain(&config)))
         }
         Some(Command::Components) => {
-            for component in spanwire_config::components() {
+            let lines = spanwire_config::components().iter().map(|component| {
                 let alias = component.alias.map_or_else(String::new, |alias| format!(" ({alias})"));
-                println!("{:<12}{}{alias}", component.section, component.kind);
-            }
-            Ok(())
+                format!("{:<12}{}{alias}\n", component.section, component.kind)
+            });
+            show(&lines.collect::<String>())
         }
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("{}", message.trim_end());
-            ExitCode::FAILURE
+    outcome.unwrap_or_else(|message| {
+        tell(message.trim_end());
+        ExitCode::FAILURE
+    })
+}
+
+/// Whoever reads only the first lines has what they want.
+fn show(text: &str) -> Result<ExitCode, String> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(format!("standard output: {error}"))
         }
+        Ok(()) | Err(_) => Ok(ExitCode::SUCCESS),
     }
 }
 
+fn tell(line: &str) {
+    // There is nobody else to tell.
+    let _closed = writeln!(io::stderr(), "{line}");
+}
+
+/// Makes what can be made without a socket, too: certificates are read, expressions compiled.
+fn validate(sources: &Sources) -> Result<ExitCode, String> {
+    let config = sources.load_aloud()?;
+    config.notes.iter().for_each(|note| tell(&format!("note: {note}")));
+    let runtime =
+        spanwire_runtime::Builder::current_thread().build().map_err(|error| chain(&error))?;
+    runtime.block_on(async { check(&config) }).map_err(|error| chain(&error))?;
+    show("valid\n")
+}
+
 impl Sources {
-    /// Warnings go to standard error.
-    fn load(&self) -> Result<Config, String> {
+    fn load(&self) -> Result<Loaded, String> {
         if self.config.is_empty() && self.set.is_empty() {
-            return Ok(Config::default_pipeline());
+            let config = Config::default_pipeline();
+            return Ok(Loaded { config, warnings: Vec::new() });
         }
         let sources = self.config.iter().map(|source| source.parse::<Source>());
         let mut sources =
@@ -106,42 +132,37 @@ impl Sources {
             Compatibility::Warn => Compat::Warn,
         };
         let environment = |name: &str| std::env::var(name).ok();
-        let Loaded { config, warnings, .. } =
-            Config::load(&sources, &self.set, &environment, compat)
-                .map_err(|report| report.to_string())?;
-        for warning in warnings {
-            eprintln!("{warning}");
-        }
+        Config::load(&sources, &self.set, &environment, compat).map_err(|report| report.to_string())
+    }
+
+    /// Warnings go to standard error.
+    fn load_aloud(&self) -> Result<Config, String> {
+        let Loaded { config, warnings, .. } = self.load()?;
+        warnings.iter().for_each(|warning| tell(&warning.to_string()));
         Ok(config)
     }
 }
 
-fn log(logs: &Logs) {
-    let level = match logs.level {
-        Level::Debug => tracing::Level::DEBUG,
-        Level::Info => tracing::Level::INFO,
-        Level::Warn => tracing::Level::WARN,
-        Level::Error => tracing::Level::ERROR,
-    };
-    let lines = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    match logs.encoding {
-        LogEncoding::Console => lines.with_target(false).init(),
-        LogEncoding::Json => lines.json().flatten_event(true).init(),
-    }
-}
-
-fn run(sources: &Sources, shutdown_timeout: Duration) -> Result<(), String> {
-    let config = sources.load()?;
-    log(&config.service.telemetry.logs);
+fn run(sources: &Sources, shutdown_timeout: Duration) -> Result<ExitCode, String> {
+    let config = sources.load_aloud()?;
+    let log = Log::start(&config.service.telemetry.logs).map_err(|error| chain(&error))?;
     let runtime = spanwire_runtime::Builder::multi_thread()
         .thread_name("spanwire")
         .build()
         .map_err(|error| chain(&error))?;
     let workers = workers().map_err(|error| chain(&error))?;
-    runtime.block_on(serve(config, workers, sources, shutdown_timeout))
+    let outcome = runtime.block_on(serve(config, workers, sources, &log, shutdown_timeout));
+    // A write that hangs, to a pipe that nobody reads, must not keep the process.
+    runtime.shutdown_background();
+    let code = match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    };
+    log.flush();
+    Ok(code)
 }
 
 /// A runtime of one thread for each processor, for the connections of senders. They run until the
@@ -164,21 +185,33 @@ async fn serve(
     config: Config,
     workers: Vec<Handle>,
     sources: &Sources,
+    log: &Log,
     shutdown_timeout: Duration,
 ) -> Result<(), String> {
     let signals = |kind| signal(kind).map_err(|error| format!("signals: {error}"));
     let (mut terminate, mut interrupt) =
         (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let mut hangup = signals(SignalKind::hangup())?;
-    let collector = Collector::start_with(config, workers).await.map_err(|error| chain(&error))?;
+    config.notes.iter().for_each(|note| tracing::info!("{note}"));
+    let collector = tokio::select! {
+        started = Collector::start_with(config, workers) => started.map_err(|error| chain(&error))?,
+        () = again(&mut terminate, &mut interrupt) => return Err("ended before it started".into()),
+    };
     for (name, address) in collector.addresses() {
         tracing::info!(component = name, "listening on {address}");
     }
+    let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(&collector, sources).await,
+            _ = hangup.recv() => tokio::select! {
+                () = reload(&collector, sources, log) => {}
+                // What it has built by then is let go of.
+                () = again(&mut terminate, &mut interrupt) => break,
+            },
+            // Failures that were only counted are told at a look.
+            _ = look.tick() => drop(collector.stats()),
         }
     }
     tracing::info!("shutting down; a second signal ends it at once");
@@ -193,6 +226,8 @@ async fn serve(
     Ok(())
 }
 
+const LOOK: Duration = Duration::from_secs(10);
+
 async fn again(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
         _ = terminate.recv() => {}
@@ -201,13 +236,25 @@ async fn again(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 /// What cannot be had leaves everything as it is.
-async fn reload(collector: &Collector, sources: &Sources) {
-    let outcome = match sources.load() {
-        Ok(config) => collector.reload(config).await.map_err(|error| chain(&error)),
+async fn reload(collector: &Collector, sources: &Sources, log: &Log) {
+    let reading = sources.clone();
+    // A file may be on a disk that is far away.
+    let loaded = tokio::task::spawn_blocking(move || reading.load());
+    let loaded = loaded.await.unwrap_or_else(|failed| Err(failed.to_string()));
+    let outcome = match loaded {
+        Ok(Loaded { config, warnings, .. }) => {
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            config.notes.iter().for_each(|note| tracing::info!("{note}"));
+            let logs = config.service.telemetry.logs.clone();
+            collector.reload(config).await.map(|()| logs).map_err(|error| chain(&error))
+        }
         Err(report) => Err(report),
     };
     match outcome {
-        Ok(()) => tracing::info!("reloaded"),
+        Ok(logs) => {
+            log.change(&logs);
+            tracing::info!("reloaded");
+        }
         Err(error) => tracing::error!("not reloaded, everything runs on as before: {error}"),
     }
 }

@@ -1,8 +1,9 @@
 //! What the servers for people and their tools show.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use http::StatusCode;
 use serde_json::json;
@@ -15,67 +16,136 @@ use crate::metrics;
 use crate::service::{Graph, lock};
 use crate::stats::Stats;
 
-/// Which server.
+/// What a server shows.
+#[derive(Clone)]
 enum Kind {
     Metrics,
     Health { path: String },
     Pipelines,
 }
 
-/// The servers that a configuration asks for, by what they are and where they listen: two
-/// configurations that say the same share one.
-pub(crate) fn keys(config: &Config) -> Vec<String> {
-    wanted(config).into_iter().map(|(key, ..)| key).collect()
+/// The servers that stand.
+#[derive(Clone, Default)]
+pub(crate) struct Servers(Vec<Arc<Standing>>);
+
+/// A server of a configuration, by the address that it has there.
+struct Standing {
+    endpoint: String,
+    server: Server,
+    shown: Arc<Mutex<Shown>>,
 }
 
-fn wanted(config: &Config) -> Vec<(String, String, Kind)> {
+/// What it is named and what it shows, which a reload may change.
+struct Shown {
+    name: String,
+    kind: Kind,
+}
+
+/// The servers of a configuration that is about to run, and what they are to show then.
+pub(crate) struct Prepared(Vec<(Arc<Standing>, Shown)>);
+
+struct Wanted {
+    name: String,
+    endpoint: String,
+    kind: Kind,
+}
+
+fn wanted(config: &Config) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     if let Some(address) = &config.service.telemetry.metrics.address {
-        wanted.push((format!("metrics {address}"), address.clone(), Kind::Metrics));
+        let (name, endpoint) = ("metrics".to_owned(), address.clone());
+        wanted.push(Wanted { name, endpoint, kind: Kind::Metrics });
     }
     for id in &config.service.extensions {
-        match config.extensions.get(id) {
+        let (endpoint, kind) = match config.extensions.get(id) {
             Some(Extension::HealthCheck(check)) => {
-                let (endpoint, path) = (check.endpoint.clone(), check.path.clone());
-                let key = format!("{id} {endpoint}{path}");
-                wanted.push((key, endpoint, Kind::Health { path }));
+                (&check.endpoint, Kind::Health { path: check.path.clone() })
             }
-            Some(Extension::Zpages(zpages)) => {
-                let endpoint = zpages.endpoint.clone();
-                wanted.push((format!("{id} {endpoint}"), endpoint, Kind::Pipelines));
-            }
-            _ => {}
-        }
+            Some(Extension::Zpages(zpages)) => (&zpages.endpoint, Kind::Pipelines),
+            _ => continue,
+        };
+        wanted.push(Wanted { name: id.to_string(), endpoint: endpoint.clone(), kind });
     }
     wanted
 }
 
-/// Starts the servers that are wanted and do not stand yet.
-pub(crate) async fn serve(
+/// Starts the servers that are wanted, except where one stands at the address: that one stays, with
+/// what it shows, until [`Servers::run`].
+pub(crate) async fn prepare(
     config: &Config,
     graph: &Arc<Mutex<Graph>>,
-    standing: &[String],
-) -> Result<Vec<(String, Server)>, StartError> {
-    let mut servers = Vec::new();
-    for (key, endpoint, kind) in wanted(config) {
-        if standing.contains(&key) {
-            continue;
-        }
+    standing: &Servers,
+) -> Result<Prepared, StartError> {
+    let mut prepared: Vec<(Arc<Standing>, Shown)> = Vec::new();
+    for Wanted { name, endpoint, kind } in wanted(config) {
         let cannot = |source| StartError::Listen {
-            component: key.clone(),
+            component: name.clone(),
             endpoint: endpoint.clone(),
             source,
         };
+        let free = |one: &&Arc<Standing>| !prepared.iter().any(|(used, _)| Arc::ptr_eq(used, one));
+        let stands = standing.at(&endpoint, &name, free).await.map_err(cannot)?;
+        let shown = Shown { name: name.clone(), kind: kind.clone() };
+        if let Some(stands) = stands {
+            prepared.push((stands, shown));
+            continue;
+        }
         let listener = TcpListener::bind(&*endpoint).await.map_err(cannot)?;
         // Servers stand in the graph that they show.
         let graph = Arc::downgrade(graph);
-        let page = move |path: &str| {
-            let graph = graph.upgrade()?;
-            kind.page(path, &graph)
+        let shows = Arc::new(Mutex::new(Shown { name: name.clone(), kind }));
+        let page = {
+            let shows = Arc::clone(&shows);
+            move |path: &str| {
+                let kind = shows.lock().unwrap_or_else(PoisonError::into_inner).kind.clone();
+                let graph = graph.upgrade()?;
+                kind.page(path, &graph)
+            }
         };
-        servers.push((key.clone(), Server::spawn(listener, page).map_err(cannot)?));
+        let server = Server::spawn(listener, page).map_err(cannot)?;
+        prepared.push((Arc::new(Standing { endpoint, server, shown: shows }), shown));
     }
-    Ok(servers)
+    Ok(Prepared(prepared))
+}
+
+impl Servers {
+    /// Puts what was prepared in the place of what is there.
+    pub(crate) fn run(&mut self, prepared: Prepared) {
+        let servers = prepared.0.into_iter().map(|(server, shown)| {
+            *server.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+            server
+        });
+        self.0 = servers.collect();
+    }
+
+    /// Names and addresses.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = (String, String)> {
+        self.0.iter().map(|one| {
+            let shown = one.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            (format!("{} {}", shown.name, one.endpoint), one.server.address().to_string())
+        })
+    }
+
+    /// The free server at an address: as it is written, and of the same name if there is one, as
+    /// several may be at port 0; or where the address leads.
+    async fn at(
+        &self,
+        endpoint: &str,
+        name: &str,
+        free: impl Fn(&&Arc<Standing>) -> bool,
+    ) -> io::Result<Option<Arc<Standing>>> {
+        let same = |one: &&Arc<Standing>| one.endpoint == endpoint;
+        let named = |one: &&Arc<Standing>| {
+            one.shown.lock().unwrap_or_else(PoisonError::into_inner).name == name
+        };
+        let all = || self.0.iter().filter(&free);
+        let found = all().filter(same).find(named).or_else(|| all().find(same));
+        if found.is_some() || self.0.is_empty() {
+            return Ok(found.cloned());
+        }
+        let addresses: Vec<_> = tokio::net::lookup_host(endpoint).await?.collect();
+        Ok(all().find(|one| addresses.contains(&one.server.address())).cloned())
+    }
 }
 
 impl Kind {
@@ -103,14 +173,32 @@ impl Kind {
 fn health(graph: &Graph, now: Instant) -> Page {
     let ailments = graph.ailments(now);
     let uptime = format!("{:.1}s", graph.started.elapsed().as_secs_f64());
+    let since = rfc3339(graph.started_at);
     let (status, text) = match ailments.is_empty() {
         true => (StatusCode::OK, "Server available"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "Server not available"),
     };
     let ailing: serde_json::Map<_, _> =
         ailments.into_iter().map(|(id, text)| (id, json!(text))).collect();
-    let body = json!({ "status": text, "uptime": uptime, "ailing": ailing });
+    let body = json!({ "status": text, "upSince": since, "uptime": uptime, "ailing": ailing });
     (status, admin::JSON, format!("{body}\n"))
+}
+
+/// A time as text, in UTC and to the second (RFC 3339). Days become dates as in "`civil_from_days`"
+/// of <https://howardhinnant.github.io/date_algorithms.html>, whose years begin in March.
+fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (days, second) = (since / 86_400 + 719_468, since % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let leaps = day_of_era / 1_460 + day_of_era / 146_096 - day_of_era / 36_524;
+    let year_of_era = (day_of_era - leaps) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 fn pipelines(stats: &Stats) -> String {
@@ -125,8 +213,12 @@ fn pipelines(stats: &Stats) -> String {
             )?;
         }
         writeln!(text, "pipelines")?;
-        for one in stats.pipelines.iter().chain(&stats.processors) {
+        for one in &stats.pipelines {
             writeln!(text, "  {}  in {}  out {}", one.id, one.incoming, one.outgoing)?;
+            let pipeline = Some(&one.id);
+            for one in stats.processors.iter().filter(|one| one.pipeline.as_ref() == pipeline) {
+                writeln!(text, "    {}  in {}  out {}", one.id, one.incoming, one.outgoing)?;
+            }
         }
         writeln!(text, "exporters")?;
         for one in &stats.exporters {
@@ -134,7 +226,7 @@ fn pipelines(stats: &Stats) -> String {
             writeln!(
                 text,
                 "  {}  accepted {} = sent {} + rejected {} + dropped {} + queued {}  \
-                 requests queued {} of {}, in flight {}{}",
+                 requests queued {}, queue {} of {}, in flight {}{}",
                 one.exporter,
                 account.accepted,
                 account.sent,
@@ -142,6 +234,7 @@ fn pipelines(stats: &Stats) -> String {
                 account.dropped_in_all(),
                 account.queued,
                 account.requests_queued,
+                one.queue_size,
                 one.queue_capacity,
                 account.requests_in_flight,
                 one.failing.as_ref().map_or_else(String::new, |(seconds, error)| {
@@ -152,4 +245,21 @@ fn pipelines(stats: &Stats) -> String {
         Ok::<_, std::fmt::Error>(())
     })();
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_dates_in_utc() {
+        let text = |seconds| rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(text(0), "1970-01-01T00:00:00Z");
+        assert_eq!(text(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(text(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(text(1_700_000_000), "2023-11-14T22:13:20Z");
+        assert_eq!(text(4_107_542_400), "2100-03-01T00:00:00Z");
+    }
 }

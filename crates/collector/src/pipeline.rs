@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use spanwire_processors::{Actions, Edited, Sampler};
-use spanwire_receiver::{Accepted, Refusal};
-use tokio::sync::oneshot;
+use spanwire_receiver::{Budget, Refusal};
 
-use crate::delivery::Outcome;
-use crate::exporter::{Blocks, Exporter, Full};
-use crate::item::Request;
+use crate::exporter::Exporter;
+use crate::fan_out::Target;
+use crate::item::{Hold, Request};
 use crate::ledger::Flow;
 
 /// What a processor does to a request. Batching is not one of them: destinations do it, so that
@@ -39,30 +38,22 @@ pub(crate) struct Pipeline {
     pub(crate) flow: Arc<Flow>,
 }
 
-/// How long a sender is asked to wait when a queue is full.
-const COME_BACK: Duration = Duration::from_secs(1);
-
 impl Pipeline {
-    /// Takes a request to each destination.
+    /// What comes out of the processors, and the destinations it is for; nothing where nothing is
+    /// left. New bytes are taken from `budget`, and where none of the old ones are left, theirs are
+    /// given back.
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] where no destination took it, or where one that the sender waits for gave up.
-    pub(crate) async fn accept(&self, request: Request) -> Result<Accepted, Refusal> {
+    /// A [`Refusal`] where memory has no room for the new bytes.
+    pub(crate) fn process(
+        &self,
+        mut request: Request,
+        budget: &Arc<Budget>,
+    ) -> Result<Vec<Target>, Refusal> {
         let spans = request.spans;
-        let Some(request) = self.process(request)? else {
-            self.flow.passed(spans, 0);
-            return Ok(Accepted::default());
-        };
-        let answers = self.fan_out(&request).await?;
-        self.flow.passed(spans, request.spans);
-        answer(answers, request.spans).await
-    }
-
-    /// `None` where nothing is left of it.
-    fn process(&self, mut request: Request) -> Result<Option<Request>, Refusal> {
         for processor in &self.processors {
-            let spans = request.spans;
+            let incoming = request.spans;
             let before = request.pieces.joined();
             let bytes = before.clone();
             let edited = match &processor.step {
@@ -73,78 +64,45 @@ impl Pipeline {
             // A receiver has checked the request, so this is a fault of our own.
             let Edited { pieces, bytes, spans: kept, .. } =
                 edited.map_err(|error| Refusal::Internal { message: error.to_string() })?;
-            processor.flow.passed(spans, kept);
+            processor.flow.passed(incoming, kept);
             if kept == 0 {
-                return Ok(None);
+                self.flow.passed(spans, 0);
+                return Ok(Vec::new());
             }
             if !is_untouched(&pieces, &before) {
                 request.compressed = None;
+                request.hold = hold(&pieces, &before, request.hold, budget)?;
             }
             request = Request { pieces: pieces.into(), bytes, spans: kept, ..request };
         }
-        Ok(Some(request))
-    }
-
-    /// Destinations with room take the request at once, whatever the others do.
-    async fn fan_out(&self, request: &Request) -> Result<Vec<oneshot::Receiver<Outcome>>, Refusal> {
-        let mut answers = Vec::new();
-        let mut full = Vec::new();
-        for exporter in &self.exporters {
-            match exporter.try_accept(request) {
-                Ok(answer) => answers.extend(answer),
-                Err(Full) => full.push(exporter),
-            }
-        }
-        let mut taken = self.exporters.len() - full.len();
-        let mut refused = false;
-        for exporter in full {
-            let waits = match exporter.blocks() {
-                Blocks::Always => true,
-                Blocks::Never => false,
-                Blocks::UnlessOthersTake => taken == 0,
-            };
-            match waits {
-                true => match exporter.accept(request).await {
-                    Ok(answer) => {
-                        answers.extend(answer);
-                        taken += 1;
-                    }
-                    Err(Full) => refused = true,
-                },
-                false if taken == 0 => {
-                    exporter.refuse(request);
-                    refused = true;
-                }
-                false => exporter.shed(request),
-            }
-        }
-        match refused && taken == 0 {
-            true => Err(Refusal::Unavailable { retry_after: Some(COME_BACK) }),
-            false => Ok(answers),
-        }
+        self.flow.passed(spans, request.spans);
+        let targets = self.exporters.iter().map(|exporter| (Arc::clone(exporter), request.clone()));
+        Ok(targets.collect())
     }
 }
+
+/// Keeps room in the budget for what is new in `pieces`, and for what they are slices of.
+fn hold(
+    pieces: &[Bytes],
+    before: &Bytes,
+    old: Option<Hold>,
+    budget: &Arc<Budget>,
+) -> Result<Option<Hold>, Refusal> {
+    let old_bytes = before.as_ptr_range();
+    let is_new = |piece: &&Bytes| !old_bytes.contains(&piece.as_ptr());
+    let new: usize = pieces.iter().filter(is_new).map(Bytes::len).sum();
+    let no_room = || Refusal::Exhausted { retry_after: COME_BACK };
+    let reservation = budget.reserve(new).ok_or_else(no_room)?;
+    Ok(Some(match pieces.iter().all(|piece| is_new(&piece)) {
+        true => Arc::new(reservation),
+        false => Arc::new((old, reservation)),
+    }))
+}
+
+/// How long a sender is asked to wait when memory has no room.
+const COME_BACK: Duration = Duration::from_secs(1);
 
 /// Whether the very bytes came out that went in.
 fn is_untouched(pieces: &[Bytes], before: &Bytes) -> bool {
     matches!(pieces, [one] if one.as_ptr() == before.as_ptr() && one.len() == before.len())
-}
-
-/// Waits for the destinations that the sender is to wait for.
-async fn answer(
-    answers: Vec<oneshot::Receiver<Outcome>>,
-    spans: usize,
-) -> Result<Accepted, Refusal> {
-    let mut rejected = 0;
-    let mut message = None;
-    for answered in answers {
-        let outcome = answered.await.unwrap_or_default();
-        if outcome.gave_up {
-            return Err(Refusal::Unavailable { retry_after: Some(COME_BACK) });
-        }
-        rejected = rejected.max(outcome.rejected.min(spans as u64));
-        message = message.or(outcome.message);
-    }
-    let message = message.map(String::from).unwrap_or_default();
-    Ok(Accepted { rejected_spans: rejected, message })
 }

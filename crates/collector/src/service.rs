@@ -1,19 +1,20 @@
 //! A configuration made into running parts, and put in the place of an older one.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
 use spanwire_config::{ComponentId, Config};
 use spanwire_model::{Resource, Scope};
 use spanwire_receiver::Budget;
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::admin;
 use crate::build::{self, StartError};
 use crate::collect::Inlet;
 use crate::exporter::Exporter;
+use crate::intake::Intake;
+use crate::ledger::{DropReason, Ledger};
 use crate::pages;
 use crate::pipeline::Pipeline;
 use crate::source::Source;
@@ -57,15 +58,30 @@ pub struct Collector {
 /// Everything that runs by one configuration.
 pub(crate) struct Graph {
     pub(crate) config: Config,
-    pub(crate) sources: BTreeMap<ComponentId, Source>,
+    pub(crate) sources: BTreeMap<ComponentId, Arc<Source>>,
     pub(crate) pipelines: BTreeMap<ComponentId, Arc<Pipeline>>,
     pub(crate) exporters: BTreeMap<ComponentId, Arc<Exporter>>,
-    pub(crate) servers: Vec<(String, admin::Server)>,
+    /// The accounts of all destinations there ever were.
+    pub(crate) ledgers: BTreeMap<ComponentId, Arc<Ledger>>,
+    pub(crate) servers: pages::Servers,
     pub(crate) budget: Arc<Budget>,
     pub(crate) started: Instant,
-    /// Destinations that a reload has left behind, as long as they have something to send.
-    retired: JoinSet<()>,
+    pub(crate) started_at: SystemTime,
+    /// What a reload has left behind, until it has ended.
+    retired: Vec<Retired>,
+    inlets: Vec<(String, Weak<Intake>)>,
     stopping: bool,
+}
+
+/// A part that has no place any more, and the task in which it ends.
+struct Retired {
+    part: Left,
+    ending: JoinHandle<()>,
+}
+
+enum Left {
+    Source(Arc<Source>),
+    Exporter(Arc<Exporter>),
 }
 
 /// What a shutdown came to.
@@ -106,18 +122,21 @@ impl Collector {
     pub async fn start_with(config: Config, workers: Vec<Handle>) -> Result<Self, StartError> {
         let parts = build::parts(&config, &workers, None).await?;
         let graph = Arc::new(Mutex::new(Graph {
-            sources: parts.sources,
+            sources: shared(parts.sources),
             pipelines: parts.pipelines,
+            ledgers: ledgers(&parts.exporters).collect(),
             exporters: parts.exporters,
-            servers: Vec::new(),
+            servers: pages::Servers::default(),
             budget: parts.budget,
             started: Instant::now(),
-            retired: JoinSet::new(),
+            started_at: SystemTime::now(),
+            retired: Vec::new(),
+            inlets: Vec::new(),
             stopping: false,
             config: config.clone(),
         }));
-        let servers = pages::serve(&config, &graph, &[]).await?;
-        lock(&graph).servers = servers;
+        let servers = pages::prepare(&config, &graph, &pages::Servers::default()).await?;
+        lock(&graph).servers.run(servers);
         Ok(Self { graph, workers, reloading: tokio::sync::Mutex::default() })
     }
 
@@ -137,60 +156,68 @@ impl Collector {
             build::Standing::of(&graph)
         };
         let parts = build::parts(&config, &self.workers, Some(&standing)).await?;
-        let kept: Vec<String> =
-            lock(&self.graph).servers.iter().map(|(key, _)| key.clone()).collect();
-        let servers = pages::serve(&config, &self.graph, &kept).await?;
+        let servers_now = lock(&self.graph).servers.clone();
+        let servers = pages::prepare(&config, &self.graph, &servers_now).await?;
 
         // From here on nothing fails.
-        let mut sources_left = Vec::new();
-        {
-            let mut graph = lock(&self.graph);
-            for (id, intake) in parts.feeds {
-                if let Some(source) = graph.sources.get(&id) {
-                    source.intake.feed(intake);
-                }
+        let mut graph = lock(&self.graph);
+        let graph = &mut *graph;
+        let stays: Vec<_> = parts.feeds.iter().map(|(id, _)| id.clone()).collect();
+        for (id, pipelines) in parts.feeds {
+            if let Some(source) = graph.sources.get(&id) {
+                source.intake.feed(pipelines);
             }
-            for (id, source) in parts.sources {
-                sources_left.extend(graph.sources.insert(id, source));
-            }
-            let gone: Vec<_> = graph
-                .sources
-                .keys()
-                .filter(|id| !config.receivers.contains_key(*id))
-                .cloned()
-                .collect();
-            sources_left.extend(gone.iter().filter_map(|id| graph.sources.remove(id)));
-            let wanted = pages::keys(&config);
-            graph.servers.retain(|(key, _)| wanted.contains(key));
-            graph.servers.extend(servers);
-            graph.pipelines = parts.pipelines;
-            graph.budget = parts.budget;
-            let before = std::mem::replace(&mut graph.exporters, parts.exporters);
-            let now: Vec<_> = graph.exporters.values().map(Arc::as_ptr).collect();
-            for exporter in before.into_values() {
-                if !now.contains(&Arc::as_ptr(&exporter)) {
-                    graph.retired.spawn(async move { exporter.drain(far()).await });
-                }
-            }
-            while graph.retired.try_join_next().is_some() {}
-            graph.config = config;
         }
-        for source in sources_left {
-            source.retire();
+        let before = std::mem::replace(&mut graph.sources, shared(parts.sources));
+        for (id, source) in before {
+            if stays.contains(&id) {
+                graph.sources.insert(id, source);
+            } else {
+                // Those of its requests that come from here on go to the new destinations.
+                source.intake.feed(fed_by(&id, &config, &parts.pipelines));
+                graph.retire(Left::Source(source));
+            }
         }
+        for (name, intake) in &graph.inlets {
+            if let Some(intake) = intake.upgrade() {
+                intake.feed(
+                    parts.pipelines.values().filter(|one| one.id == *name).cloned().collect(),
+                );
+            }
+        }
+        graph.inlets.retain(|(_, intake)| intake.strong_count() > 0);
+        graph.servers.run(servers);
+        graph.pipelines = parts.pipelines;
+        graph.budget = parts.budget;
+        graph.ledgers.extend(ledgers(&parts.exporters));
+        for (id, exporter) in std::mem::replace(&mut graph.exporters, parts.exporters) {
+            match graph.exporters.get(&id) {
+                Some(now) if Arc::ptr_eq(now, &exporter) => {}
+                Some(now) => {
+                    let now = Arc::clone(now);
+                    graph.replace(exporter, now);
+                }
+                None => graph.retire(Left::Exporter(exporter)),
+            }
+        }
+        graph.retired.retain(|retired| !retired.ending.is_finished());
+        graph.config = config;
         Ok(())
     }
 
     /// An inlet for spans of this process into a pipeline, say `traces`; `None` if there is none of
-    /// that name. A reload leaves it with the pipeline as it was.
+    /// that name. A reload feeds the pipeline of that name that then is.
     ///
     /// # Panics
     ///
     /// Outside a Tokio runtime with time enabled.
     pub fn inlet(&self, pipeline: &str, resource: &Resource, scope: &Scope) -> Option<Inlet> {
-        let graph = lock(&self.graph);
+        let mut graph = lock(&self.graph);
         let pipeline = graph.pipelines.values().find(|one| one.id == pipeline)?;
-        Some(Inlet::new(Arc::clone(pipeline), resource, scope))
+        let name = pipeline.id.clone();
+        let intake = Intake::new(vec![Arc::clone(pipeline)], Arc::clone(&graph.budget));
+        graph.inlets.push((name, Arc::downgrade(&intake)));
+        Some(Inlet::new(intake, resource, scope))
     }
 
     /// The counters.
@@ -208,62 +235,123 @@ impl Collector {
     /// Takes no more spans, sends what it holds, and stops: all within the deadline.
     pub async fn shutdown(self, deadline: Duration) -> Shutdown {
         let end = tokio::time::Instant::now() + deadline.min(DEADLINE_MAX);
-        let (sources, exporters, mut retired) = {
+        let (sources, exporters) = {
             let mut graph = lock(&self.graph);
             graph.stopping = true;
-            let sources = std::mem::take(&mut graph.sources);
-            let exporters: Vec<_> = graph.exporters.values().cloned().collect();
-            (sources, exporters, std::mem::take(&mut graph.retired))
+            graph.all()
         };
         // Requests that wait for room in a queue have it while destinations still send.
-        let mut connections_cut = 0;
         let mut closing = JoinSet::new();
-        for source in sources.into_values() {
+        for source in sources {
             closing.spawn(async move { source.receiver.shutdown(deadline / 2).await });
         }
+        let mut connections_cut = 0;
         while let Some(closed) = closing.join_next().await {
             connections_cut += closed.map_or(0, |closed| closed.connections_cut);
         }
         let mut draining = JoinSet::new();
-        for exporter in &exporters {
-            let exporter = Arc::clone(exporter);
+        for exporter in exporters {
             draining.spawn(async move { exporter.drain(end).await });
         }
         while draining.join_next().await.is_some() {}
-        let _in_time =
-            tokio::time::timeout_at(end, async { while retired.join_next().await.is_some() {} })
-                .await;
-        let lost = |exporter: &Arc<Exporter>| exporter.account().dropped_by_shutdown();
-        Shutdown { spans_lost: exporters.iter().map(lost).sum(), connections_cut }
+        let graph = lock(&self.graph);
+        // What is queued still is on its way to being dropped.
+        let lost = |ledger: &Arc<Ledger>| {
+            let account = ledger.read();
+            account.dropped(DropReason::Shutdown) + account.queued
+        };
+        Shutdown { spans_lost: graph.ledgers.values().map(lost).sum(), connections_cut }
     }
 }
 
+/// The pipelines of a configuration that a receiver feeds.
+fn fed_by(
+    id: &ComponentId,
+    config: &Config,
+    pipelines: &BTreeMap<ComponentId, Arc<Pipeline>>,
+) -> Vec<Arc<Pipeline>> {
+    let fed = config.service.pipelines.iter().filter(|(_, one)| one.receivers.contains(id));
+    fed.filter_map(|(id, _)| pipelines.get(id).cloned()).collect()
+}
+
+fn shared(sources: BTreeMap<ComponentId, Source>) -> BTreeMap<ComponentId, Arc<Source>> {
+    sources.into_iter().map(|(id, source)| (id, Arc::new(source))).collect()
+}
+
+fn ledgers(
+    exporters: &BTreeMap<ComponentId, Arc<Exporter>>,
+) -> impl Iterator<Item = (ComponentId, Arc<Ledger>)> {
+    exporters.iter().map(|(id, exporter)| (id.clone(), Arc::clone(exporter.ledger())))
+}
+
 impl Graph {
+    fn retire(&mut self, part: Left) {
+        let ending = match &part {
+            Left::Source(source) => {
+                let source = Arc::clone(source);
+                tokio::spawn(async move { source.retire().await })
+            }
+            Left::Exporter(exporter) => {
+                let exporter = Arc::clone(exporter);
+                tokio::spawn(async move { exporter.drain(far()).await })
+            }
+        };
+        self.retired.push(Retired { part, ending });
+    }
+
+    fn replace(&mut self, before: Arc<Exporter>, now: Arc<Exporter>) {
+        let part = Left::Exporter(Arc::clone(&before));
+        let ending = tokio::spawn(async move { before.hand_over(now, far()).await });
+        self.retired.push(Retired { part, ending });
+    }
+
+    /// Every receiver and destination that is there, those that are ending included.
+    fn all(&mut self) -> (Vec<Arc<Source>>, Vec<Arc<Exporter>>) {
+        let mut sources: Vec<_> = std::mem::take(&mut self.sources).into_values().collect();
+        let mut exporters = Vec::new();
+        for retired in self.retired.drain(..) {
+            match retired.part {
+                Left::Source(source) => sources.push(source),
+                Left::Exporter(exporter) => exporters.push(exporter),
+            }
+        }
+        exporters.extend(self.exporters.values().cloned());
+        (sources, exporters)
+    }
+
     pub(crate) fn stats(&self, now: Instant) -> Stats {
-        let stage = |id: String, flow: &crate::ledger::Flow| {
-            let passed = flow.read();
-            StageStats { id, incoming: passed.incoming, outgoing: passed.outgoing }
+        let stage = |id: &str, pipeline: Option<&str>, flow: &crate::ledger::Flow| {
+            let (passed, id) = (flow.read(), id.to_owned());
+            let pipeline = pipeline.map(str::to_owned);
+            StageStats { id, pipeline, incoming: passed.incoming, outgoing: passed.outgoing }
         };
         let pipelines = self.pipelines.values();
         let processors = pipelines.clone().flat_map(|pipeline| {
-            pipeline.processors.iter().map(|processor| {
-                stage(format!("{}/{}", pipeline.id, processor.id), &processor.flow)
-            })
+            pipeline
+                .processors
+                .iter()
+                .map(|processor| stage(&processor.id, Some(&pipeline.id), &processor.flow))
         });
-        let exporters = self.exporters.values().map(|exporter| ExporterStats {
-            exporter: exporter.id().to_owned(),
-            account: exporter.account(),
-            queue_capacity: exporter.capacity(),
-            failing: exporter
-                .health()
-                .ailment(now)
-                .map(|ailment| (ailment.lasted.as_secs(), ailment.error.into())),
+        let exporters = self.ledgers.iter().map(|(id, ledger)| {
+            let exporter = self.exporters.get(id);
+            let account = ledger.read();
+            let ailment = exporter.and_then(|exporter| {
+                exporter.log().flush(now);
+                exporter.health().ailment(now, account.queued > 0)
+            });
+            ExporterStats {
+                exporter: id.to_string(),
+                account,
+                queue_size: exporter.map_or(0, |exporter| exporter.queue_size()),
+                queue_capacity: exporter.map_or(0, |exporter| exporter.capacity()),
+                failing: ailment.map(|ailment| (ailment.lasted.as_secs(), ailment.error.into())),
+            }
         });
         Stats {
             receivers: self.sources.iter().flat_map(|(id, source)| source.stats(id)).collect(),
             pipelines: pipelines
                 .clone()
-                .map(|pipeline| stage(pipeline.id.clone(), &pipeline.flow))
+                .map(|pipeline| stage(&pipeline.id, None, &pipeline.flow))
                 .collect(),
             processors: processors.collect(),
             exporters: exporters.collect(),
@@ -272,9 +360,7 @@ impl Graph {
 
     fn addresses(&self) -> Vec<(String, String)> {
         let sources = self.sources.iter().flat_map(|(id, source)| source.addresses(id));
-        let servers =
-            self.servers.iter().map(|(key, server)| (key.clone(), server.address().to_string()));
-        sources.chain(servers).collect()
+        sources.chain(self.servers.addresses()).collect()
     }
 
     /// What is wrong, by component; nothing if all is well.
@@ -283,7 +369,11 @@ impl Graph {
             return vec![("collector".into(), "is shutting down".into())];
         }
         let ailment = |exporter: &Arc<Exporter>| {
-            let ailment = exporter.health().ailment(now)?;
+            if exporter.is_dead() {
+                return Some((exporter.id().to_owned(), "its worker is gone".to_owned()));
+            }
+            exporter.log().flush(now);
+            let ailment = exporter.health().ailment(now, exporter.account().queued > 0)?;
             (ailment.lasted >= AILING_AFTER).then(|| {
                 let text = format!(
                     "fails for {} s, {} attempts: {}",

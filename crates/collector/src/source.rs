@@ -1,6 +1,6 @@
 //! A running receiver and the pipelines it feeds.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use spanwire_config::ComponentId;
@@ -15,16 +15,24 @@ pub(crate) struct Source {
     pub(crate) receiver: Receiver,
     pub(crate) intake: Arc<Intake>,
     /// Its sockets by endpoint, for whoever takes its place.
-    pub(crate) sockets: Vec<(String, Socket)>,
+    pub(crate) sockets: Mutex<Vec<(String, Socket)>>,
 }
 
 /// Connections of a receiver that a reload has left behind have so long to end by themselves.
 const RETIRE_MAX: Duration = Duration::from_secs(60);
 
 impl Source {
-    /// Lets its requests finish, and ends.
-    pub(crate) fn retire(self) {
-        tokio::spawn(async move { self.receiver.shutdown(RETIRE_MAX).await });
+    /// Leaves new connections to whoever stands in its place, lets its own end with a request of
+    /// theirs, and ends.
+    pub(crate) async fn retire(&self) {
+        self.receiver.stop_accepting();
+        self.sockets().clear();
+        let _ended_or_not = tokio::time::timeout(RETIRE_MAX, self.receiver.closed()).await;
+        self.receiver.shutdown(RETIRE_MAX).await;
+    }
+
+    pub(crate) fn sockets(&self) -> MutexGuard<'_, Vec<(String, Socket)>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn stats(&self, id: &ComponentId) -> Vec<ReceiverStats> {
@@ -51,7 +59,8 @@ impl Source {
         let grpc = self.receiver.grpc_addresses().iter().map(|address| ("grpc", address));
         let http = self.receiver.http_addresses().iter().map(|address| ("http", address));
         let tcp = grpc.chain(http).map(|(name, one)| (format!("{id} {name}"), one.to_string()));
-        let unix = self.sockets.iter().filter_map(|(name, socket)| match socket {
+        let sockets = self.sockets();
+        let unix = sockets.iter().filter_map(|(name, socket)| match socket {
             Socket::Unix(_) => Some((id.to_string(), name.clone())),
             Socket::Tcp(_) => None,
         });

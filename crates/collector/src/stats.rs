@@ -10,7 +10,7 @@ pub struct Stats {
     pub receivers: Vec<ReceiverStats>,
     /// By pipeline.
     pub pipelines: Vec<StageStats>,
-    /// By pipeline and processor, as `traces/attributes`.
+    /// By pipeline and processor.
     pub processors: Vec<StageStats>,
     /// By destination.
     pub exporters: Vec<ExporterStats>,
@@ -38,8 +38,10 @@ pub struct ReceiverStats {
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StageStats {
-    /// As in the configuration.
+    /// Of the pipeline or the processor, as in the configuration.
     pub id: String,
+    /// The pipeline that a processor is in.
+    pub pipeline: Option<String>,
     /// Spans that came.
     pub incoming: u64,
     /// Spans passed on; the others were filtered or sampled out.
@@ -54,6 +56,8 @@ pub struct ExporterStats {
     pub exporter: String,
     /// Where its spans are.
     pub account: Account,
+    /// What its queue holds, in its sizer's unit.
+    pub queue_size: usize,
     /// What its queue holds at most, in its sizer's unit.
     pub queue_capacity: usize,
     /// What fails at the moment, if anything does: for how many seconds, and the last error.

@@ -81,14 +81,14 @@ async fn a_request_that_the_destination_refuses_loses_no_neighbour() {
     assert_eq!(arrived.missing(320), (130..140).collect::<Vec<_>>());
     assert_eq!(arrived.duplicates(), 0);
     let account = collector.stats().exporters[0].account;
-    assert_eq!(account.dropped[DropReason::Rejected as usize], 10);
+    assert_eq!(account.dropped(DropReason::Rejected), 10);
     assert_eq!((account.sent, account.imbalance()), (310, 0));
 }
 
 #[tokio::test]
 async fn what_is_too_large_for_the_destination_arrives_in_parts() {
     let small = |received: &Received| match received.request.len() {
-        0..20_000 => Ok(Accepted::default()),
+        0..100_000 => Ok(Accepted::default()),
         _ => Err(Refusal::TooLarge { message: "the request is too large".to_owned() }),
     };
     let (destination, arrived) = destination(small).await;
@@ -150,7 +150,7 @@ async fn a_stuck_destination_holds_up_no_other_and_its_losses_are_counted() {
     let stats = collector.stats();
     let stuck =
         &stats.exporters.iter().find(|one| one.exporter == "otlp/stuck").expect("it").account;
-    assert!(stuck.dropped[DropReason::QueueFull as usize] >= 900, "{stuck:?}");
+    assert!(stuck.dropped(DropReason::QueueFull) >= 900, "{stuck:?}");
     assert_eq!((stuck.accepted, stuck.imbalance()), (1_000, 0));
 }
 
@@ -262,5 +262,60 @@ async fn a_request_that_came_compressed_goes_out_as_the_very_bytes_it_came_as() 
     let told = transport.send(&encoded).await.expect("it is taken");
     assert_eq!(told.rejected_spans, 0);
     assert_eq!(*came.lock().expect("no panic"), [Some(stored.into())]);
+    assert_balanced(&collector);
+}
+
+#[tokio::test]
+async fn a_refusal_that_no_other_payload_would_cure_is_not_asked_for_twice() {
+    let wrong_path = |_: &Received| Err(Refusal::Internal { message: "no such tenant".to_owned() });
+    let (destination, arrived) = destination(wrong_path).await;
+    let batch = "    sending_queue: { batch: { flush_timeout: 50ms, min_size: 100000 } }";
+    let collector = Collector::start(config(&to(&destination, batch))).await.expect("it starts");
+    let sender = Sender::new(&collector, Protocol::Grpc);
+    for round in 0..32 {
+        sender.send(request(round * 10, 10), 10).await.expect("the queue takes it");
+    }
+    let dropped = || collector.stats().exporters[0].account.dropped(DropReason::Rejected);
+    until("all are dropped", || dropped() == 320).await;
+    let attempts = arrived.attempts.load(Ordering::Relaxed);
+    assert!(attempts < 32, "{attempts} attempts for 32 requests");
+    assert_balanced(&collector);
+}
+
+#[tokio::test]
+async fn with_two_destinations_that_are_full_the_first_to_have_room_is_enough() {
+    let never = |_: &Received| Err(Refusal::Unavailable { retry_after: None });
+    let (dead, _) = destination(never).await;
+    let open = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&open);
+    let opens = move |_: &Received| match asked.load(Ordering::Relaxed) {
+        true => Ok(Accepted::default()),
+        false => Err(Refusal::Unavailable { retry_after: None }),
+    };
+    let (slow, arrived) = destination(opens).await;
+    let queue = "    sending_queue: { queue_size: 2, num_consumers: 1 }";
+    let yaml = to(&slow, queue).replace("service:\n", &format!(
+        "  otlp/dead: {{ endpoint: {}, tls: {{ insecure: true }}, sending_queue: {{ queue_size: 2, num_consumers: 1 }} }}\nservice:\n",
+        dead.grpc_address().expect("served"),
+    ));
+    let yaml = yaml.replace("exporters: [otlp]", "exporters: [otlp/dead, otlp]");
+    let collector = Collector::start(config(&yaml)).await.expect("it starts");
+    let sender = Arc::new(Sender::new(&collector, Protocol::Grpc));
+    let mut sends = tokio::task::JoinSet::new();
+    for round in 0..20_u64 {
+        let sender = Arc::clone(&sender);
+        sends.spawn(async move { sender.send(request(round * 10, 10), 10).await });
+    }
+    until("the queues are full", || {
+        let stats = collector.stats();
+        stats.exporters.iter().all(|one| one.account.accepted >= 20)
+    })
+    .await;
+    open.store(true, Ordering::Relaxed);
+    while let Some(sent) = sends.join_next().await {
+        sent.expect("no panic").expect("the one that is well takes it");
+    }
+    until("all arrive", || arrived.count() == 200).await;
+    assert_eq!((arrived.missing(200), arrived.duplicates()), (Vec::<u64>::new(), 0));
     assert_balanced(&collector);
 }

@@ -4,9 +4,12 @@ mod support;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use spanwire_transport::{Body, Protocol, Transport, TransportConfig};
@@ -17,15 +20,18 @@ struct Process {
     child: Child,
     /// What it listens on, by name.
     addresses: Vec<(String, SocketAddr)>,
+    /// What it says.
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl Process {
     fn start(yaml: &str) -> Self {
-        let mut child = command(&["--config", &format!("yaml:{yaml}")])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
+        Self::run(command(&["--config", &format!("yaml:{yaml}")]), yaml)
+    }
+
+    fn run(mut command: Command, yaml: &str) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let mut addresses = Vec::new();
         let wanted = yaml.matches("endpoint: 127.0.0.1:0").count();
@@ -36,8 +42,19 @@ impl Process {
             addresses.push((line, address));
         }
         // It must be able to go on writing.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, addresses }
+        let said = Arc::<Mutex<Vec<String>>>::default();
+        let saying = Arc::clone(&said);
+        std::thread::spawn(move || {
+            lines
+                .map_while(Result::ok)
+                .for_each(|line| saying.lock().expect("no panic").push(line));
+        });
+        Self { child, addresses, said }
+    }
+
+    fn has_said(&self, text: &str) -> usize {
+        let said = self.said.lock().expect("no panic");
+        said.iter().filter(|line| line.contains(text)).count()
     }
 
     fn address(&self, part: &str) -> SocketAddr {
@@ -123,14 +140,17 @@ async fn terminated_under_load(rounds: usize) {
         let taken = sending.await.expect("no panic");
         let status = tokio::task::block_in_place(|| process.child.wait()).expect("it ends");
         assert!(status.success(), "{status}");
-        let missing: Vec<_> = {
-            let most = taken.iter().max().map_or(0, |last| last + 1);
-            let missing = arrived.missing(most);
-            let taken: std::collections::HashSet<_> = taken.into_iter().collect();
-            missing.into_iter().filter(|number| taken.contains(number)).collect()
-        };
-        assert_eq!(missing, Vec::<u64>::new(), "round {round}: acknowledged, and lost");
+        let lost = lost(taken, &arrived);
+        assert_eq!(lost, Vec::<u64>::new(), "round {round}: acknowledged, and lost");
     }
+}
+
+/// Spans that were acknowledged and did not arrive.
+fn lost(taken: Vec<u64>, arrived: &Arrived) -> Vec<u64> {
+    let most = taken.iter().max().map_or(0, |last| last + 1);
+    let missing = arrived.missing(most);
+    let taken: std::collections::HashSet<_> = taken.into_iter().collect();
+    missing.into_iter().filter(|number| taken.contains(number)).collect()
 }
 
 /// Faults 160.
@@ -208,10 +228,227 @@ service:\n  extensions: [health_check, zpages]\n",
             process.get("zpages", "/debug/pipelinez"),
         )
     });
-    assert!(metrics.contains("otelcol_exporter_sent_spans_total{exporter=\"otlp\"}"), "{metrics}");
+    assert!(metrics.contains("otelcol_exporter_sent_spans{exporter=\"otlp\"}"), "{metrics}");
     assert!(metrics.contains("spanwire_ledger_imbalance{exporter=\"otlp\"} 0"), "{metrics}");
     assert!(health.starts_with("HTTP/1.1 200") && health.contains("Server available"), "{health}");
     assert!(pipelines.contains("otlp  accepted "), "{pipelines}");
     drop(process);
     let _sent = sending.await.expect("no panic");
+}
+
+/// A file of its own for each test.
+fn scratch(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("spanwire-process-{}-{name}", std::process::id()))
+}
+
+/// Faults 162.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sighup_under_load_reloads_what_is_valid_and_says_what_is_not() {
+    let (destination, arrived) = destination(takes_all).await;
+    let file = scratch("reload.yaml");
+    let yaml = |consumers: u32| {
+        to(&destination, &format!("    sending_queue: {{ num_consumers: {consumers} }}"))
+    };
+    std::fs::write(&file, yaml(1)).expect("a file");
+    let path = file.to_str().expect("UTF-8");
+    let mut process = Process::run(command(&["--config", path]), &yaml(1));
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let sending = tokio::spawn(load(process.address("grpc"), Arc::clone(&acknowledged)));
+    for round in 1..=5 {
+        let goes_on = || {
+            let before = acknowledged.load(Ordering::Relaxed);
+            let acknowledged = Arc::clone(&acknowledged);
+            until("spans go on coming", move || {
+                acknowledged.load(Ordering::Relaxed) > before + 1_000
+            })
+        };
+        goes_on().await;
+        std::fs::write(&file, yaml(round as u32 + 1)).expect("a file");
+        process.signal("-HUP");
+        until("it is reloaded", || process.has_said("INFO reloaded") == round).await;
+        goes_on().await;
+        std::fs::write(&file, yaml(1).replace("endpoint:", "endpiont:")).expect("a file");
+        process.signal("-HUP");
+        until("it is refused", || process.has_said("not reloaded, everything") == round).await;
+    }
+    assert!(!sending.is_finished(), "no request was refused");
+    assert!(process.has_said("endpiont") > 0, "it says what is wrong");
+    process.signal("-TERM");
+    let taken = sending.await.expect("no panic");
+    let status = tokio::task::block_in_place(|| process.child.wait()).expect("it ends");
+    assert!(status.success(), "{status}");
+    assert_eq!(lost(taken, &arrived), Vec::<u64>::new(), "acknowledged, and lost");
+    assert_eq!(arrived.duplicates(), 0);
+    std::fs::remove_file(&file).expect("it is ours");
+}
+
+#[test]
+fn a_memory_limiter_bounds_requests_be_it_a_processor_or_an_extension() {
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let limiter = "{ memory_limiter: { check_interval: 1s, limit_mib: 10 } }";
+    let processor = to_address(nobody, "")
+        .replace("exporters:\n", &format!("processors: {limiter}\nexporters:\n"))
+        .replace("receivers: [otlp],", "receivers: [otlp], processors: [memory_limiter],");
+    let extension = to_address(nobody, "").replace(
+        "service:\n",
+        &format!("extensions: {limiter}\nservice:\n  extensions: [memory_limiter]\n"),
+    );
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    for yaml in [processor, extension] {
+        let (explained, text, errors) = output(&["explain", "--config", &format!("yaml:{yaml}")]);
+        assert!(explained && text.contains("at most 8 MiB"), "{text}{errors}");
+        let process = Process::start(&yaml);
+        runtime.block_on(async {
+            let url = format!("http://{}", process.address("http"));
+            let config = TransportConfig::new(Protocol::HttpProtobuf, &url).expect("an address");
+            let transport = Transport::new(&config).expect("settings");
+            let send = async |spans| {
+                let body = Body::new([request(0, spans)], spans as usize);
+                transport.send(&transport.encode(&body).await.expect("sendable")).await
+            };
+            let _taken = send(10).await.expect("there is room");
+            send(60_000).await.expect_err("that is more than half of the memory");
+            let _taken = send(10).await.expect("there is room still");
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_the_system_cuts_short_leaves_only_whole_lines() {
+    let file = scratch("short.json");
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let yaml = to_address(nobody, "")
+        .replace("exporters:\n", &format!("exporters:\n  file: {{ path: {} }}\n", file.display()))
+        .replace("exporters: [otlp]", "exporters: [file]");
+    let yaml = yaml.split("  otlp:\n").next().map(str::to_owned).expect("text")
+        + yaml
+            .split_once("service:")
+            .map(|(_, rest)| format!("service:{rest}"))
+            .expect("text")
+            .as_str();
+    let mut limited = Command::new("sh");
+    // Without the signal, a file that grows too large is an error of the write that is cut short.
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" --config \"yaml:$1\""]);
+    limited.args([env!("CARGO_BIN_EXE_spanwire-collector"), &yaml]);
+    let mut process = Process::run(limited, &yaml);
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let sending = tokio::spawn(load(process.address("grpc"), Arc::clone(&acknowledged)));
+    until("a write fails", || process.has_said("spans_dropped") > 0).await;
+    process.signal("-TERM");
+    let _taken = sending.await.expect("no panic");
+    let status = tokio::task::block_in_place(|| process.child.wait()).expect("it ends");
+    assert!(status.success(), "{status}");
+    let text = std::fs::read_to_string(&file).expect("a file");
+    assert!(text.len() > 10_000, "{} bytes", text.len());
+    assert!(text.ends_with('\n'), "the last line is whole");
+    for line in text.lines() {
+        serde_json::from_str::<serde_json::Value>(line).expect("a whole line");
+    }
+    std::fs::remove_file(&file).expect("it is ours");
+}
+
+#[test]
+fn whoever_reads_only_the_first_lines_gets_no_panic() {
+    let mut child = command(&["print-config"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    let errors = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(output.status.success() && errors.is_empty(), "{errors}");
+}
+
+#[test]
+fn validate_finds_what_only_shows_when_a_part_is_made_and_tells_what_has_no_effect() {
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let yaml = |more: &str| format!("yaml:{}", to_address(nobody, more));
+    let (valid, text, notes) =
+        output(&["validate", "--config", &yaml(""), "--set", "service.telemetry.resource.a=b"]);
+    assert!(valid && text == "valid\n", "{text}{notes}");
+    assert!(notes.contains("note: ") && notes.contains("resource"), "{notes}");
+    let (valid, _, errors) =
+        output(&["validate", "--config", &yaml("    headers: { content-type: mine }")]);
+    assert!(!valid && errors.contains("content-type"), "{errors}");
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_nothing_up() {
+    let (stderr, _unread) = full();
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("its address");
+    drop(free);
+    let endpoint = format!("endpoint: {address}");
+    let yaml = to_address(nobody, "").replacen("endpoint: 127.0.0.1:0", &endpoint, 1);
+    let child = command(&["--config", &format!("yaml:{yaml}")])
+        .stdout(Stdio::null())
+        .stderr(stderr)
+        .spawn()
+        .expect("the binary runs");
+    let mut process = Process { child, addresses: Vec::new(), said: Arc::default() };
+    let since = std::time::Instant::now();
+    while TcpStream::connect(address).is_err() {
+        assert!(since.elapsed() < Duration::from_secs(30), "it does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let config = TransportConfig::new(Protocol::Grpc, &format!("http://{address}"));
+        let transport = Transport::new(&config.expect("an address")).expect("settings");
+        for round in 0..10 {
+            process.signal("-HUP");
+            let body = Body::new([request(round * 10, 10)], 10);
+            let encoded = transport.encode(&body).await.expect("sendable");
+            let _taken = transport.send(&encoded).await.expect("the queue takes it");
+        }
+    });
+    let asked = std::time::Instant::now();
+    while process.child.try_wait().expect("its status").is_none() {
+        assert!(asked.elapsed() < Duration::from_secs(20), "two signals do not end it");
+        process.signal("-TERM");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Whoever writes there waits for somebody to read at the other end.
+fn full() -> (OwnedFd, UnixStream) {
+    let (mut written, unread) = UnixStream::pair().expect("sockets");
+    written.set_nonblocking(true).expect("a socket");
+    while written.write(&[b'.'; 4096]).is_ok() {}
+    written.set_nonblocking(false).expect("a socket");
+    (written.into(), unread)
+}
+
+#[test]
+fn a_write_that_hangs_does_not_keep_the_process_beyond_the_deadline_of_its_shutdown() {
+    let (stdout, _unread) = full();
+    let yaml = to_address("127.0.0.1:9".parse().expect("an address"), "");
+    let (before, after) = yaml.split_once("  otlp:\n    endpoint").expect("its exporter");
+    let (_, service) = after.split_once("service:").expect("its service");
+    let yaml = format!("{before}  debug:\nservice:{}", service.replace("[otlp] }", "[debug] }"));
+    let mut hangs = command(&["--shutdown-timeout", "1", "--config", &format!("yaml:{yaml}")]);
+    let mut child = hangs.stdout(stdout).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let line = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("grpc")));
+    let line = line.expect("it listens").expect("text");
+    let (_, address) = line.split_once("listening on ").expect("its address");
+    let address = address.split(' ').next().expect("one").parse::<SocketAddr>();
+    let address = address.expect("an address");
+    let mut process = Process { child, addresses: Vec::new(), said: Arc::default() };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let config = TransportConfig::new(Protocol::Grpc, &format!("http://{address}"));
+        let transport = Transport::new(&config.expect("an address")).expect("settings");
+        let encoded = transport.encode(&Body::new([request(0, 10)], 10)).await.expect("sendable");
+        let _taken = transport.send(&encoded).await.expect("the queue takes it");
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    process.signal("-TERM");
+    let asked = std::time::Instant::now();
+    while process.child.try_wait().expect("its status").is_none() {
+        assert!(asked.elapsed() < Duration::from_secs(20), "its deadline does not end it");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

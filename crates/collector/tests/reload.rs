@@ -77,3 +77,47 @@ async fn a_reload_keeps_the_sockets_of_a_receiver_whose_settings_change() {
     until("all arrive", || arrived.count() == 20).await;
     assert_eq!((arrived.missing(20), arrived.duplicates()), (vec![], 0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_a_dead_destination_goes_to_the_one_that_takes_its_place() {
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let queue = "    sending_queue: { queue_size: 5, num_consumers: 2 }";
+    let collector = Collector::start(config(&to_address(nobody, queue))).await.expect("it starts");
+    let collector = Arc::new(collector);
+    let sender = Arc::new(Sender::new(&collector, Protocol::Grpc));
+    let mut sends = tokio::task::JoinSet::new();
+    // More than the queue holds: some senders wait for room.
+    for round in 0..30_u64 {
+        let sender = Arc::clone(&sender);
+        sends.spawn(async move { sender.send(request(round * 10, 10), 10).await });
+    }
+    until("the queue is full", || collector.stats().exporters[0].account.accepted >= 70).await;
+    let (destination, arrived) = destination(takes_all).await;
+    collector.reload(config(&to(&destination, queue))).await.expect("it is valid");
+    while let Some(sent) = sends.join_next().await {
+        sent.expect("no panic").expect("it is taken in the end");
+    }
+    until("all arrive", || arrived.count() == 300).await;
+    assert_eq!((arrived.missing(300), arrived.duplicates()), (Vec::<u64>::new(), 0));
+    until("all are counted", || collector.stats().exporters[0].account.sent == 300).await;
+    assert_balanced(&collector);
+}
+
+#[tokio::test]
+async fn a_receiver_that_no_pipeline_names_any_more_takes_nothing() {
+    let (destination, _) = destination(takes_all).await;
+    let yaml = to(&destination, "").replace(
+        "receivers: {",
+        "receivers: { otlp/other: { protocols: { grpc: { endpoint: 127.0.0.1:0 } } },",
+    );
+    let both = yaml.replace("receivers: [otlp]", "receivers: [otlp, otlp/other]");
+    let collector = Collector::start(config(&both)).await.expect("it starts");
+    let other = address(&collector, "otlp/other");
+    collector.reload(config(&yaml)).await.expect("it is valid");
+    let other = other.parse::<std::net::SocketAddr>().expect("an address");
+    let start = std::time::Instant::now();
+    while tokio::net::TcpStream::connect(other).await.is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(10), "it listens still");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

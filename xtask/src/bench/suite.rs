@@ -174,7 +174,7 @@ pub(super) struct Length {
 }
 
 impl Length {
-    /// Some 20 minutes.
+    /// Some 45 minutes.
     pub(super) const FULL: Self = Self {
         quick: false,
         rounds: 5,

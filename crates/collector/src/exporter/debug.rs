@@ -3,10 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
+use std::time::Instant;
 
 use spanwire_codec::view::{self, AnyValue, KeyValue, ResourceSpans, Span};
 
-use crate::item::Item;
+use super::Shared;
+use crate::item::{Item, Pieces};
 use crate::ledger::DropReason;
 
 /// How much is shown.
@@ -22,17 +24,20 @@ pub(crate) enum Debug {
 
 impl Debug {
     /// Writes to standard output, on a thread where that may block.
-    pub(super) async fn deliver(self, items: Vec<Item>) {
-        let requests: Vec<_> = items.iter().map(|item| item.request.pieces.joined()).collect();
+    pub(super) async fn deliver(self, items: Vec<Item>, shared: &Shared) {
+        let requests: Vec<_> = items.iter().map(|item| item.request.pieces.clone()).collect();
         let written = tokio::task::spawn_blocking(move || {
-            let bytes = requests.concat();
-            let text = self.text(&bytes);
+            let pieces = requests.iter().flat_map(Pieces::iter).map(|piece| &piece[..]);
+            let text = self.text(&pieces.collect::<Vec<_>>().concat());
             io::stdout().lock().write_all(text.as_bytes())
         });
         match written.await {
-            Ok(Ok(())) => items.into_iter().for_each(|item| item.claim.sent(0, None)),
-            Ok(Err(error)) => lost(items, &format!("standard output: {error}")),
-            Err(failed) => lost(items, &failed.to_string()),
+            Ok(Ok(())) => {
+                shared.health.succeeded();
+                items.into_iter().for_each(|item| item.claim.sent(0, None));
+            }
+            Ok(Err(error)) => lost(items, &format!("standard output: {error}"), shared),
+            Err(failed) => lost(items, &failed.to_string(), shared),
         }
     }
 
@@ -62,7 +67,10 @@ impl Debug {
     }
 }
 
-fn lost(items: Vec<Item>, message: &str) {
+fn lost(items: Vec<Item>, message: &str, shared: &Shared) {
+    let spans = items.iter().map(|item| item.request.spans).sum();
+    shared.health.failed(message, Instant::now());
+    shared.log.failed(&shared.id, message, spans);
     items.into_iter().for_each(|item| item.claim.dropped(DropReason::Internal, message));
 }
 

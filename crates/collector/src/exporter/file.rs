@@ -1,20 +1,37 @@
 //! OTLP JSON lines to a file: a request a line, as "OTLP File Exporter" in
 //! `specification/protocol/file-exporter.md` of opentelemetry-specification has it.
+//!
+//! A file is opened at the first write, not before: a configuration that is read and not run leaves
+//! it as it is. All exporters of a process that write to one file, a reload's old and new ones among
+//! them, share its handle, and it is emptied once in the life of the process at most.
 
+use std::collections::HashMap;
 use std::fs::{self, File as Handle, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use spanwire_codec::json;
+use spanwire_codec::view::Malformed;
 
 use super::Shared;
-use crate::item::Item;
+use crate::item::{Item, Pieces};
 use crate::ledger::DropReason;
 
 /// A file that grows, and by its settings is moved aside for a new one.
-pub(crate) struct File(Arc<Mutex<Output>>);
+pub(crate) struct File {
+    output: Arc<Mutex<Output>>,
+    keeping: Keeping,
+}
+
+/// What becomes of what is in the file.
+#[derive(Clone, Copy)]
+struct Keeping {
+    append: bool,
+    rotation: Option<Rotation>,
+}
 
 /// When a file is moved aside, and how many of those are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,72 +42,119 @@ pub(crate) struct Rotation {
     pub(crate) age_max: Option<Duration>,
 }
 
+/// Written by one at a time.
 struct Output {
     path: PathBuf,
-    file: Handle,
-    /// Its length: whole lines only.
-    bytes: u64,
-    rotation: Option<Rotation>,
+    /// Whether this process has opened it before.
+    begun: Arc<AtomicBool>,
+    handle: Option<Handle>,
+    /// The length of the whole lines, where part of one comes after them.
+    torn: Option<u64>,
+}
+
+/// The files of this process, by canonical path, and which of them were opened before.
+static OUTPUTS: Mutex<Option<HashMap<PathBuf, Known>>> = Mutex::new(None);
+
+#[derive(Default)]
+struct Known {
+    begun: Arc<AtomicBool>,
+    output: Weak<Mutex<Output>>,
 }
 
 impl File {
+    /// Only looks whether the file can be written to.
     pub(crate) fn open(path: &Path, append: bool, rotation: Option<Rotation>) -> io::Result<Self> {
-        let keeps = append || rotation.is_some();
-        let file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .append(keeps)
-            .truncate(!keeps)
-            .open(path)?;
-        let bytes = file.metadata()?.len();
-        let output = Output { path: path.to_owned(), file, bytes, rotation };
-        Ok(Self(Arc::new(Mutex::new(output))))
+        let folder = fs::canonicalize(folder(path))?;
+        let canonical = match fs::canonicalize(path) {
+            Ok(file) if file.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Ok(file) if file.is_file() => {
+                OpenOptions::new().append(true).open(&file)?;
+                file
+            }
+            // A pipe would be waited for, and what is not there is made at the first write.
+            _ => folder.join(path.file_name().ok_or(io::ErrorKind::InvalidInput)?),
+        };
+        if !canonical.exists() && fs::metadata(&folder)?.permissions().readonly() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(Self { output: shared(canonical, path), keeping: Keeping { append, rotation } })
     }
 
     /// Writes the items as one line. A full disk is waited for; other errors lose the spans.
     pub(super) async fn deliver(&self, items: Vec<Item>, shared: &Shared) {
-        let requests: Vec<_> = items.iter().map(|item| item.request.pieces.joined()).collect();
-        let mut line = Vec::new();
-        if let Err(malformed) = json::write_request(&requests.concat(), &mut line) {
-            return lost(items, &malformed.to_string());
-        }
-        line.push(b'\n');
-        let line: Arc<[u8]> = line.into();
+        let requests: Vec<_> = items.iter().map(|item| item.request.pieces.clone()).collect();
+        let line = match tokio::task::spawn_blocking(move || line(&requests)).await {
+            Ok(Ok(line)) => line,
+            Ok(Err(malformed)) => return lost(items, &malformed.to_string(), shared),
+            Err(failed) => return lost(items, &failed.to_string(), shared),
+        };
         let started = Instant::now();
         loop {
             shared.ledger.attempted(line.len());
-            let (output, bytes) = (Arc::clone(&self.0), Arc::clone(&line));
+            let (output, keeping, bytes) =
+                (Arc::clone(&self.output), self.keeping, Arc::clone(&line));
             let written = tokio::task::spawn_blocking(move || {
-                output.lock().unwrap_or_else(PoisonError::into_inner).write(&bytes)
+                output.lock().unwrap_or_else(PoisonError::into_inner).write(&bytes, keeping)
             });
             let error = match written.await {
-                Ok(Ok(())) => {
+                Ok(Ok(beside)) => {
+                    if let Some(error) = beside {
+                        let message = format!("written, but not moved aside as it should: {error}");
+                        shared.log.failed(&shared.id, &message, 0);
+                    }
                     shared.health.succeeded();
                     return items.into_iter().for_each(|item| item.claim.sent(0, None));
                 }
                 Ok(Err(error)) => error,
-                Err(failed) => return lost(items, &failed.to_string()),
+                Err(failed) => return lost(items, &failed.to_string(), shared),
             };
+            shared.ledger.failed();
             let full =
                 matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
             let message = error.to_string();
-            shared.ledger.failed();
-            shared.health.failed(&message, Instant::now());
             if !full || started.elapsed() > FULL_MAX {
-                shared.log.failed(
-                    &shared.id,
-                    &message,
-                    items.iter().map(|item| item.request.spans).sum(),
-                );
-                return lost(items, &message);
+                return lost(items, &message, shared);
             }
+            shared.health.failed(&message, Instant::now());
             shared.log.failed(&shared.id, &message, 0);
-            tokio::time::sleep(FULL_PAUSE).await;
+            shared.pause(FULL_PAUSE).await;
+            if let Some(to) = shared.successor() {
+                return shared.hand_on(items, &to);
+            }
         }
     }
 }
 
-fn lost(items: Vec<Item>, message: &str) {
+/// The handle on a file that all who write to it have.
+fn shared(canonical: PathBuf, path: &Path) -> Arc<Mutex<Output>> {
+    let mut outputs = OUTPUTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = outputs.get_or_insert_default().entry(canonical).or_default();
+    known.output.upgrade().unwrap_or_else(|| {
+        let output = Output {
+            path: path.to_owned(),
+            begun: Arc::clone(&known.begun),
+            handle: None,
+            torn: None,
+        };
+        let output = Arc::new(Mutex::new(output));
+        known.output = Arc::downgrade(&output);
+        output
+    })
+}
+
+/// Requests one after the other are a request; as JSON they are one line.
+fn line(requests: &[Pieces]) -> Result<Arc<[u8]>, Malformed> {
+    let pieces: Vec<_> = requests.iter().flat_map(Pieces::iter).map(|piece| &piece[..]).collect();
+    let mut line = Vec::new();
+    json::write_request(&pieces.concat(), &mut line)?;
+    line.push(b'\n');
+    Ok(line.into())
+}
+
+fn lost(items: Vec<Item>, message: &str, shared: &Shared) {
+    let spans = items.iter().map(|item| item.request.spans).sum();
+    shared.health.failed(message, Instant::now());
+    shared.log.failed(&shared.id, message, spans);
     items.into_iter().for_each(|item| item.claim.dropped(DropReason::WriteFailed, message));
 }
 
@@ -99,35 +163,71 @@ const FULL_MAX: Duration = Duration::from_secs(300);
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 impl Output {
-    /// A line is in the file whole or not at all.
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        let rotates = self.rotation.filter(|rotation| {
-            self.bytes > 0 && self.bytes + line.len() as u64 > rotation.bytes_max
-        });
+    /// A line is in the file whole or not at all. What goes wrong beside that is returned: a file
+    /// that cannot be moved aside grows on.
+    fn write(&mut self, line: &[u8], keeping: Keeping) -> io::Result<Option<io::Error>> {
+        let (mut handle, mut end) = self.at_end(keeping)?;
+        let rotates = keeping
+            .rotation
+            .filter(|rotation| end > 0 && end + line.len() as u64 > rotation.bytes_max);
+        let mut beside = None;
         if let Some(rotation) = rotates {
-            self.rotate(rotation)?;
+            beside = self.rotate(rotation).err();
+            (handle, end) = self.at_end(keeping)?;
         }
-        match self.file.write_all(line) {
-            Ok(()) => {
-                self.bytes += line.len() as u64;
-                Ok(())
-            }
-            Err(error) => {
-                self.file.set_len(self.bytes)?;
-                Err(error)
-            }
+        if let Err(error) = handle.write_all(line) {
+            let whole = handle.set_len(end);
+            self.torn = whole.is_err().then_some(end);
+            return Err(error);
         }
+        Ok(beside)
     }
 
-    fn rotate(&mut self, rotation: Rotation) -> io::Result<()> {
-        self.file.sync_data()?;
-        let time = millis(SystemTime::now());
-        let aside = backup(&self.path, &time);
-        fs::rename(&self.path, aside)?;
-        self.file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-        self.bytes = 0;
-        prune(&self.path, rotation)
+    /// The file, opened if need be, and where its last whole line ends.
+    fn at_end(&mut self, keeping: Keeping) -> io::Result<(&Handle, u64)> {
+        let handle = match &mut self.handle {
+            Some(handle) => handle,
+            none => {
+                // What is appended goes to the end, wherever that is after a line was cut off.
+                let handle = OpenOptions::new().create(true).append(true).open(&self.path)?;
+                let keeps = keeping.append || keeping.rotation.is_some();
+                let begun = self.begun.swap(true, Ordering::Relaxed);
+                if !keeps && !begun && handle.metadata()?.is_file() {
+                    handle.set_len(0)?;
+                }
+                none.insert(handle)
+            }
+        };
+        if let Some(end) = self.torn {
+            handle.set_len(end)?;
+            self.torn = None;
+        }
+        let end = handle.metadata()?.len();
+        Ok((&*handle, end))
     }
+
+    /// The next write opens a new file.
+    fn rotate(&mut self, rotation: Rotation) -> io::Result<()> {
+        let mut now = SystemTime::now();
+        let mut aside = backup(&self.path, &millis(now));
+        while aside.exists() {
+            now += Duration::from_millis(1);
+            aside = backup(&self.path, &millis(now));
+        }
+        match fs::rename(&self.path, aside) {
+            Ok(()) => {}
+            // Somebody else moved it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let synced = self.handle.take().map_or(Ok(()), |handle| handle.sync_data());
+        prune(&self.path, rotation).and(synced)
+    }
+}
+
+/// Where the file is.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// `spans.json` moved aside at a time is `spans-TIME.json`.
@@ -148,10 +248,9 @@ fn millis(time: SystemTime) -> String {
 
 /// Removes the oldest files moved aside, by number and by age.
 fn prune(path: &Path, rotation: Rotation) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let mut aside = Vec::new();
-    for entry in fs::read_dir(folder.unwrap_or(Path::new(".")))? {
+    for entry in fs::read_dir(folder(path))? {
         let path_aside = entry?.path();
         let name = path_aside.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let time = name.strip_prefix(&stem).and_then(|rest| rest.strip_prefix('-'));
@@ -176,29 +275,133 @@ fn prune(path: &Path, rotation: Rotation) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    const APPEND: Keeping = Keeping { append: true, rotation: None };
+    const REPLACE: Keeping = Keeping { append: false, rotation: None };
+
+    /// A folder of its own for each test.
+    fn scratch(name: &str) -> PathBuf {
+        let folder =
+            std::env::temp_dir().join(format!("spanwire-file-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a temporary folder");
+        folder
+    }
+
+    fn output(path: &Path) -> Output {
+        Output { path: path.to_owned(), begun: Arc::default(), handle: None, torn: None }
+    }
+
+    fn rotating(bytes_max: u64, backups_max: usize) -> Keeping {
+        let rotation = Some(Rotation { bytes_max, backups_max, age_max: None });
+        Keeping { append: false, rotation }
+    }
+
+    fn write(output: &mut Output, line: &str, keeping: Keeping) {
+        let beside = output.write(line.as_bytes(), keeping).expect("there is room");
+        assert!(beside.is_none(), "{beside:?}");
+    }
+
+    fn text(path: &Path) -> String {
+        fs::read_to_string(path).expect("a file")
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).expect("the folder");
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
     #[test]
     fn files_moved_aside_are_pruned_by_number_and_others_are_left_alone() {
-        let folder = std::env::temp_dir().join(format!("spanwire-file-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a temporary folder");
+        let folder = scratch("prune");
         let path = folder.join("spans.json");
-        let file = OpenOptions::new().create(true).append(true).open(&path).expect("a file");
-        let rotation = Some(Rotation { bytes_max: 10, backups_max: 2, age_max: None });
-        let mut output = Output { path: path.clone(), file, bytes: 0, rotation };
+        let mut output = output(&path);
         fs::write(folder.join("spans-notes.json"), "mine").expect("a file");
         for old in 1..=4 {
             fs::write(backup(&path, &format!("{old:013}")), "old").expect("a file");
         }
-        output.write(b"12345678\n").expect("there is room");
-        output.write(b"abcdefgh\n").expect("there is room");
-        let mut names: Vec<_> = fs::read_dir(&folder)
-            .expect("the folder")
-            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        assert_eq!(fs::read_to_string(&path).expect("a file"), "abcdefgh\n");
+        write(&mut output, "12345678\n", rotating(10, 2));
+        write(&mut output, "abcdefgh\n", rotating(10, 2));
+        let names = names(&folder);
+        assert_eq!(text(&path), "abcdefgh\n");
         assert_eq!(names.len(), 4, "itself, two moved aside, and a stranger: {names:?}");
         assert!(names.contains(&"spans-notes.json".to_owned()), "{names:?}");
         assert!(names.contains(&"spans-0000000000004.json".to_owned()), "{names:?}");
+        fs::remove_dir_all(&folder).expect("it is ours");
+    }
+
+    #[test]
+    fn a_file_that_is_not_written_to_stays_as_it_is() {
+        let folder = scratch("untouched");
+        let path = folder.join("spans.json");
+        fs::write(&path, "before\n").expect("a file");
+        let file = File::open(&path, false, None).expect("it can be written to");
+        assert_eq!(text(&path), "before\n");
+        write(&mut file.output.lock().expect("no panic"), "one\n", REPLACE);
+        assert_eq!(text(&path), "one\n");
+        assert!(File::open(&folder, false, None).is_err(), "a folder is no file");
+        assert!(File::open(&folder.join("none/spans.json"), false, None).is_err(), "no folder");
+        fs::remove_dir_all(&folder).expect("it is ours");
+    }
+
+    #[test]
+    fn exporters_of_one_file_share_it_and_it_is_emptied_once() {
+        let folder = scratch("shared");
+        let path = folder.join("spans.json");
+        fs::write(&path, "before\n").expect("a file");
+        let first = File::open(&path, false, None).expect("it can be written to");
+        let second = File::open(&folder.join("./spans.json"), false, None).expect("the same");
+        assert!(Arc::ptr_eq(&first.output, &second.output));
+        write(&mut first.output.lock().expect("no panic"), "one\n", REPLACE);
+        write(&mut second.output.lock().expect("no panic"), "two\n", REPLACE);
+        drop((first, second));
+        let third = File::open(&path, false, None).expect("it can be written to");
+        write(&mut third.output.lock().expect("no panic"), "three\n", REPLACE);
+        assert_eq!(text(&path), "one\ntwo\nthree\n");
+        fs::remove_dir_all(&folder).expect("it is ours");
+    }
+
+    #[test]
+    fn part_of_a_line_that_could_not_be_cut_off_at_once_is_cut_off_before_the_next() {
+        let folder = scratch("torn");
+        let path = folder.join("spans.json");
+        let mut output = output(&path);
+        write(&mut output, "whole\n", APPEND);
+        output.handle.as_ref().expect("open").write_all(b"ha").expect("there is room");
+        output.torn = Some(6);
+        write(&mut output, "next\n", APPEND);
+        assert_eq!(text(&path), "whole\nnext\n");
+        fs::remove_dir_all(&folder).expect("it is ours");
+    }
+
+    #[test]
+    fn a_file_that_is_gone_when_it_is_to_be_moved_aside_is_begun_anew() {
+        let folder = scratch("gone");
+        let path = folder.join("spans.json");
+        let mut output = output(&path);
+        write(&mut output, "12345678\n", rotating(10, 0));
+        fs::remove_file(&path).expect("it is there");
+        write(&mut output, "abcdefgh\n", rotating(10, 0));
+        assert_eq!(text(&path), "abcdefgh\n");
+        write(&mut output, "ijklmnop\n", rotating(10, 0));
+        assert_eq!((text(&path), names(&folder).len()), ("ijklmnop\n".to_owned(), 2));
+        fs::remove_dir_all(&folder).expect("it is ours");
+    }
+
+    #[test]
+    fn old_files_that_cannot_be_removed_lose_no_line() {
+        let folder = scratch("stuck");
+        let path = folder.join("spans.json");
+        let mut output = output(&path);
+        // A folder of that name cannot be removed as a file is.
+        let stuck = backup(&path, &format!("{:013}", 1));
+        fs::create_dir_all(&stuck).expect("a folder");
+        write(&mut output, "12345678\n", rotating(10, 1));
+        let beside = output.write(b"abcdefgh\n", rotating(10, 1)).expect("there is room");
+        assert!(beside.is_some(), "it is told");
+        assert_eq!(text(&path), "abcdefgh\n");
         fs::remove_dir_all(&folder).expect("it is ours");
     }
 }

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use spanwire_batcher::{Batcher, Limits, Strategy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 pub(crate) use self::debug::Debug;
 pub(crate) use self::file::{File, Rotation};
@@ -38,7 +38,8 @@ pub(crate) struct Settings {
     pub(crate) bytes_max: usize,
     /// Requests on their way at once.
     pub(crate) consumers: usize,
-    pub(crate) blocks: Blocks,
+    /// Whether a sender waits while the queue is full; else it is told to come back.
+    pub(crate) blocks: bool,
     /// Whether a sender is answered by what the destination answers, not by the queue.
     pub(crate) waits_for_result: bool,
     pub(crate) batch: Option<Batching>,
@@ -50,18 +51,6 @@ pub(crate) enum Sizer {
     Requests,
     Spans,
     Bytes,
-}
-
-/// What a full queue means to the sender.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Blocks {
-    /// It waits.
-    Always,
-    /// It is told to come back.
-    Never,
-    /// It waits where no other destination of its pipeline has room; otherwise the spans are dropped
-    /// for this destination, and counted.
-    UnlessOthersTake,
 }
 
 /// When a batch is complete.
@@ -86,7 +75,7 @@ impl Destination {
     async fn deliver(&self, items: Vec<Item>, shared: &Shared) {
         match self {
             Self::Otlp(otlp) => otlp.deliver(items, shared).await,
-            Self::Debug(debug) => debug.deliver(items).await,
+            Self::Debug(debug) => debug.deliver(items, shared).await,
             Self::File(file) => file.deliver(items, shared).await,
             Self::Nop => items.into_iter().for_each(|item| item.claim.sent(0, None)),
         }
@@ -97,7 +86,7 @@ impl Destination {
 pub(crate) struct Exporter {
     shared: Arc<Shared>,
     queue: mpsc::UnboundedSender<Item>,
-    closing: watch::Sender<bool>,
+    ending: watch::Sender<Ending>,
     worker: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -113,6 +102,17 @@ pub(crate) struct Shared {
     consumers: Arc<Semaphore>,
     pub(crate) health: Health,
     pub(crate) log: Failures,
+    ended: watch::Receiver<Ending>,
+}
+
+/// How a destination ends.
+#[derive(Clone)]
+enum Ending {
+    Not,
+    /// It sends what it has.
+    Drain,
+    /// What it has goes to the one that stands in its place.
+    HandOver(Arc<Exporter>),
 }
 
 impl Shared {
@@ -149,28 +149,43 @@ pub(crate) struct Place {
 /// What the places of a queue can be counted to.
 const CAPACITY_MAX: usize = u32::MAX as usize >> 3;
 
-/// The queue has no room, and the sender is not to wait for any.
-#[derive(Debug)]
-pub(crate) struct Full;
+/// Why a request was not taken; the spans are the sender's still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// The queue has no room.
+    Full,
+    /// Another destination stands in the place of this one, or none.
+    Closed,
+}
+
+/// What became of a request that was taken, where the sender is to wait for it.
+pub(crate) type Taken = Option<oneshot::Receiver<Outcome>>;
 
 impl Exporter {
-    /// Starts the queue's worker on the current runtime.
-    pub(crate) fn spawn(id: String, settings: Settings, destination: Destination) -> Self {
+    /// Starts the queue's worker on the current runtime. `ledger` is that of a destination in whose
+    /// place it stands.
+    pub(crate) fn spawn(
+        id: String,
+        settings: Settings,
+        destination: Destination,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         let (queue, items) = mpsc::unbounded_channel();
-        let (closing, closed) = watch::channel(false);
+        let (ending, ended) = watch::channel(Ending::Not);
         let shared = Arc::new(Shared {
             places: Arc::new(Semaphore::new(settings.capacity.min(CAPACITY_MAX))),
             room: Arc::new(Semaphore::new(room(&settings))),
-            consumers: Arc::new(Semaphore::new(settings.consumers)),
-            ledger: Arc::default(),
+            consumers: Arc::new(Semaphore::new(settings.consumers.min(CONSUMERS_MAX))),
+            ledger,
             health: Health::default(),
             log: Failures::default(),
+            ended: ended.clone(),
             id,
             settings,
             destination,
         });
-        let worker = tokio::spawn(work(items, closed, Arc::clone(&shared)));
-        Self { shared, queue, closing, worker: Mutex::new(Some(worker)) }
+        let worker = tokio::spawn(work(items, ended, Arc::clone(&shared)));
+        Self { shared, queue, ending, worker: Mutex::new(Some(worker)) }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -185,8 +200,26 @@ impl Exporter {
         &self.shared.health
     }
 
-    pub(crate) fn blocks(&self) -> Blocks {
+    pub(crate) fn log(&self) -> &Failures {
+        &self.shared.log
+    }
+
+    /// What the queue holds, in its sizer's unit.
+    pub(crate) fn queue_size(&self) -> usize {
+        self.capacity().saturating_sub(self.shared.places.available_permits())
+    }
+
+    pub(crate) fn blocks(&self) -> bool {
         self.shared.settings.blocks
+    }
+
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        &self.shared.ledger
+    }
+
+    /// Whether its worker is gone though nobody ended it.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.queue.is_closed() && matches!(*self.ending.borrow(), Ending::Not)
     }
 
     /// What the queue holds at most, in its sizer's unit.
@@ -195,29 +228,36 @@ impl Exporter {
     }
 
     /// Takes a request if there is room at once.
-    pub(crate) fn try_accept(
-        &self,
-        request: &Request,
-    ) -> Result<Option<oneshot::Receiver<Outcome>>, Full> {
+    pub(crate) fn try_accept(&self, request: &Request) -> Result<Taken, NotTaken> {
+        if !matches!(*self.shared.ended.borrow(), Ending::Not) {
+            return Err(NotTaken::Closed);
+        }
+        let full = |_| NotTaken::Full;
         let Shared { places, room, .. } = &*self.shared;
         let weight = self.shared.weight(request);
-        let places = Arc::clone(places).try_acquire_many_owned(weight).map_err(|_| Full)?;
+        let places = Arc::clone(places).try_acquire_many_owned(weight).map_err(full)?;
         let kibibytes = self.shared.kibibytes(request);
-        let room = Arc::clone(room).try_acquire_many_owned(kibibytes).map_err(|_| Full)?;
-        Ok(self.enqueue(request, Place { _places: places, _room: room }))
+        let room = Arc::clone(room).try_acquire_many_owned(kibibytes).map_err(full)?;
+        self.enqueue(request, Place { _places: places, _room: room })
     }
 
     /// Takes a request when there is room.
-    pub(crate) async fn accept(
-        &self,
-        request: &Request,
-    ) -> Result<Option<oneshot::Receiver<Outcome>>, Full> {
+    pub(crate) async fn accept(&self, request: &Request) -> Result<Taken, NotTaken> {
+        let mut ended = self.shared.ended.clone();
+        tokio::select! {
+            place = self.place(request) => self.enqueue(request, place?),
+            _ = ended.wait_for(|ending| !matches!(ending, Ending::Not)) => Err(NotTaken::Closed),
+        }
+    }
+
+    async fn place(&self, request: &Request) -> Result<Place, NotTaken> {
+        let closed = |_| NotTaken::Closed;
         let Shared { places, room, .. } = &*self.shared;
         let weight = self.shared.weight(request);
-        let places = Arc::clone(places).acquire_many_owned(weight).await.map_err(|_| Full)?;
+        let places = Arc::clone(places).acquire_many_owned(weight).await.map_err(closed)?;
         let kibibytes = self.shared.kibibytes(request);
-        let room = Arc::clone(room).acquire_many_owned(kibibytes).await.map_err(|_| Full)?;
-        Ok(self.enqueue(request, Place { _places: places, _room: room }))
+        let room = Arc::clone(room).acquire_many_owned(kibibytes).await.map_err(closed)?;
+        Ok(Place { _places: places, _room: room })
     }
 
     /// The spans are lost for this destination.
@@ -230,22 +270,49 @@ impl Exporter {
         self.shared.ledger.refused(request.spans);
     }
 
-    fn enqueue(&self, request: &Request, place: Place) -> Option<oneshot::Receiver<Outcome>> {
+    fn enqueue(&self, request: &Request, place: Place) -> Result<Taken, NotTaken> {
         let (answer, answered) = match self.shared.settings.waits_for_result {
             true => Some(Answer::new()).unzip(),
             false => (None, None),
         };
         let mut item = Item::new(request.clone(), &self.shared.ledger, answer);
         item.place = Some(place);
-        if let Err(mpsc::error::SendError(item)) = self.queue.send(item) {
-            item.claim.dropped(DropReason::Shutdown, SHUTTING_DOWN);
+        match self.queue.send(item) {
+            Ok(()) => Ok(answered),
+            Err(mpsc::error::SendError(item)) => {
+                item.claim.withdraw();
+                Err(NotTaken::Closed)
+            }
         }
-        answered
     }
 
     /// Sends all there is, and takes no more; what is not sent by then is dropped and counted.
     pub(crate) async fn drain(&self, deadline: tokio::time::Instant) {
-        self.closing.send_replace(true);
+        self.ending.send_replace(Ending::Drain);
+        self.end(deadline).await;
+    }
+
+    /// Gives all there is to the destination that stands in its place; what is being sent at this
+    /// moment is finished.
+    pub(crate) async fn hand_over(&self, to: Arc<Self>, deadline: tokio::time::Instant) {
+        self.ending.send_replace(Ending::HandOver(to));
+        self.end(deadline).await;
+    }
+
+    /// Takes what the destination has accepted that stood here before. If another stands here by now,
+    /// that one has it.
+    fn inherit(self: Arc<Self>, mut item: Item) {
+        let mut heir = self;
+        while let Err(mpsc::error::SendError(back)) = heir.queue.send(item) {
+            item = back;
+            let Some(next) = heir.shared.successor() else {
+                return item.claim.dropped(DropReason::Shutdown, "the collector is shutting down");
+            };
+            heir = next;
+        }
+    }
+
+    async fn end(&self, deadline: tokio::time::Instant) {
         let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut worker) = worker else { return };
         if tokio::time::timeout_at(deadline, &mut worker).await.is_err() {
@@ -256,46 +323,93 @@ impl Exporter {
     }
 }
 
-const SHUTTING_DOWN: &str = "the collector is shutting down";
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        if let Some(worker) = self.worker.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            self.shared.ledger.shutting_down();
+            worker.abort();
+        }
+    }
+}
+
+impl Shared {
+    /// Where to go instead, if another destination stands in the place of this one.
+    pub(crate) fn successor(&self) -> Option<Arc<Exporter>> {
+        match &*self.ended.borrow() {
+            Ending::HandOver(to) => Some(Arc::clone(to)),
+            Ending::Not | Ending::Drain => None,
+        }
+    }
+
+    /// Waits, unless another destination takes the place of this one meanwhile.
+    pub(crate) async fn pause(&self, wait: std::time::Duration) {
+        let mut ended = self.ended.clone();
+        let handed_over = ended.wait_for(|ending| matches!(ending, Ending::HandOver(_)));
+        let _either = tokio::time::timeout(wait, handed_over).await;
+    }
+
+    /// Gives requests on their way to the destination that stands in the place of this one.
+    pub(crate) fn hand_on(&self, items: Vec<Item>, to: &Arc<Exporter>) {
+        for item in items {
+            self.ledger.returned();
+            hand_on_queued(item, to);
+        }
+    }
+}
+
+fn hand_on_queued(mut item: Item, to: &Arc<Exporter>) {
+    item.place = None;
+    Arc::clone(to).inherit(item);
+}
+
+/// Requests on their way at once, whatever the configuration asks for.
+const CONSUMERS_MAX: usize = 1 << 16;
 
 /// Gathers what is queued into batches, and hands these to as many consumers as there may be.
 async fn work(
     mut items: mpsc::UnboundedReceiver<Item>,
-    mut closed: watch::Receiver<bool>,
+    mut ended: watch::Receiver<Ending>,
     shared: Arc<Shared>,
 ) {
     let batching = shared.settings.batch;
     let mut batcher =
         batching.map(|batching| (Batcher::new(batching.limits, Strategy::Hybrid), batching));
-    let mut on_their_way = tokio::task::JoinSet::new();
+    let mut on_their_way = JoinSet::new();
     let mut taken = Vec::new();
     loop {
         let due = batcher.as_ref().and_then(|(batcher, _)| batcher.deadline());
         tokio::select! {
             biased;
+            _ = ended.wait_for(|ending| !matches!(ending, Ending::Not)), if !items.is_closed() => {
+                items.close();
+            }
             count = items.recv_many(&mut taken, TAKEN_AT_ONCE) => if count == 0 { break },
             () = until(due) => {}
-            _ = closed.wait_for(|closed| *closed), if !items.is_closed() => items.close(),
-            Some(_done) = on_their_way.join_next(), if !on_their_way.is_empty() => {}
+        }
+        while on_their_way.try_join_next().is_some() {}
+        if let Some(to) = shared.successor() {
+            taken.drain(..).for_each(|item| hand_on_queued(item, &to));
+            continue;
         }
         let now = Instant::now();
+        let mut complete = Vec::new();
         for mut item in taken.drain(..) {
             item.place = None;
             let Some((batcher, batching)) = &mut batcher else {
-                start(vec![item], &mut on_their_way, &shared).await;
+                complete.push(vec![item]);
                 continue;
             };
-            for item in item.within(batching.spans_max, batching.bytes_max) {
-                let complete: Vec<_> = batcher.push(item, now).collect();
-                for batch in complete {
-                    start(batch.items, &mut on_their_way, &shared).await;
-                }
+            let parts = item.within(batching.spans_max, batching.bytes_max);
+            shared.ledger.queued_as(parts.len());
+            for part in parts {
+                complete.extend(batcher.push(part, now).map(|batch| batch.items));
             }
         }
         if let Some((batcher, _)) = &mut batcher {
-            while let Some(batch) = batcher.poll(now) {
-                start(batch.items, &mut on_their_way, &shared).await;
-            }
+            complete.extend(std::iter::from_fn(|| batcher.poll(now)).map(|batch| batch.items));
+        }
+        for items in complete {
+            start(items, &mut on_their_way, &shared).await;
         }
     }
     if let Some((batcher, _)) = &mut batcher {
@@ -317,18 +431,25 @@ async fn until(due: Option<Instant>) {
 }
 
 /// Sends a batch as soon as a consumer is free. Meanwhile the queue fills.
-async fn start(
-    items: Vec<Item>,
-    on_their_way: &mut tokio::task::JoinSet<()>,
-    shared: &Arc<Shared>,
-) {
+async fn start(items: Vec<Item>, on_their_way: &mut JoinSet<()>, shared: &Arc<Shared>) {
+    let mut ended = shared.ended.clone();
+    let consumer = tokio::select! {
+        biased;
+        _ = ended.wait_for(|ending| matches!(ending, Ending::HandOver(_))) => None,
+        consumer = Arc::clone(&shared.consumers).acquire_owned() => Some(consumer),
+    };
+    let Some(consumer) = consumer else {
+        if let Some(to) = shared.successor() {
+            items.into_iter().for_each(|item| hand_on_queued(item, &to));
+        }
+        return;
+    };
     // Never closed.
-    let Ok(consumer) = Arc::clone(&shared.consumers).acquire_owned().await else { return };
-    shared.ledger.left_queue(items.len());
+    let Ok(consumer) = consumer else { return };
+    let in_flight = shared.ledger.left_queue(items.len());
     let shared = Arc::clone(shared);
     on_their_way.spawn(async move {
         shared.destination.deliver(items, &shared).await;
-        shared.ledger.arrived();
-        drop(consumer);
+        drop((in_flight, consumer));
     });
 }

@@ -2,15 +2,16 @@
 //! one request in them spoils the others.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Instant;
 
 use spanwire_receiver::Coding;
 use spanwire_transport::{
     Accepted, Backoff, Body, Compression, EncodeError, Encoded, Retry, RetryPolicy, SendError,
-    Transport,
+    Status, Transport,
 };
 
-use super::Shared;
+use super::{Exporter, Shared};
 use crate::item::{Item, Request};
 use crate::ledger::DropReason;
 
@@ -29,11 +30,15 @@ enum Sent {
         why: DropReason,
         message: String,
         limit_bytes: Option<usize>,
+        /// Whether it may be the fault of one of the source requests in it.
+        may_be_one: bool,
     },
     GaveUp {
         why: DropReason,
         message: String,
     },
+    /// Another destination stands in the place of this one.
+    HandOver(Arc<Exporter>),
 }
 
 impl Otlp {
@@ -43,15 +48,21 @@ impl Otlp {
         let mut left = vec![items];
         while let Some(mut items) = left.pop() {
             match self.send(&items, shared).await {
-                Sent::Taken(accepted) => taken(items, &accepted),
-                Sent::Refused { .. } if items.len() > 1 => {
+                Sent::Taken(accepted) => taken(items, &accepted, shared),
+                Sent::HandOver(to) => shared.hand_on(items, &to),
+                Sent::Refused { may_be_one: true, .. } if items.len() > 1 => {
                     let second = items.split_off(items.len() / 2);
                     left.extend([second, items]);
                 }
-                Sent::Refused { why: DropReason::TooLarge, message, limit_bytes } => {
+                Sent::Refused { why: DropReason::TooLarge, message, limit_bytes, .. } => {
                     left.extend(smaller(items, limit_bytes, &message));
                 }
-                Sent::Refused { why, message, .. } | Sent::GaveUp { why, message } => {
+                Sent::Refused { why, message, .. } => {
+                    shared.health.refused(&message, Instant::now());
+                    log(shared, &message, spans(&items));
+                    items.into_iter().for_each(|item| item.claim.dropped(why, &message));
+                }
+                Sent::GaveUp { why, message } => {
                     log(shared, &message, spans(&items));
                     items.into_iter().for_each(|item| item.claim.dropped(why, &message));
                 }
@@ -64,7 +75,7 @@ impl Otlp {
             Ok(encoded) => encoded,
             Err(error @ EncodeError::Oversize { .. }) => {
                 let (why, message) = (DropReason::TooLarge, chain(&error));
-                return Sent::Refused { why, message, limit_bytes: None };
+                return Sent::Refused { why, message, limit_bytes: None, may_be_one: true };
             }
             Err(error) => {
                 return Sent::GaveUp { why: DropReason::Internal, message: chain(&error) };
@@ -83,20 +94,19 @@ impl Otlp {
             shared.ledger.failed();
             let (message, now) = (chain(&error), Instant::now());
             let limit_bytes = error.limit_bytes().filter(|&limit| limit < encoded.request_len());
-            match error {
-                // Some servers say that it may be tried again, and name a limit it will never keep.
-                SendError::Oversize { .. } | SendError::Throttle { .. }
-                    if limit_bytes.is_some() || matches!(error, SendError::Oversize { .. }) =>
-                {
-                    shared.health.succeeded();
-                    return Sent::Refused { why: DropReason::TooLarge, message, limit_bytes };
-                }
-                _ if error.retry() == Retry::Never => {
-                    shared.health.succeeded();
-                    return Sent::Refused { why: DropReason::Rejected, message, limit_bytes: None };
-                }
-                _ => shared.health.failed(&message, now),
+            let is_oversize = matches!(error, SendError::Oversize { .. });
+            // Some servers say that it may be tried again, and name a limit it will never keep.
+            if is_oversize || limit_bytes.is_some() {
+                let may_be_one = limit_bytes.is_some() || encoded.request_len() > BYTES_FLOOR;
+                let why = if may_be_one { DropReason::TooLarge } else { DropReason::Rejected };
+                return Sent::Refused { why, message, limit_bytes, may_be_one };
             }
+            if error.retry() == Retry::Never {
+                let may_be_one = is_of_the_data(&error);
+                let why = DropReason::Rejected;
+                return Sent::Refused { why, message, limit_bytes: None, may_be_one };
+            }
+            shared.health.failed(&message, now);
             let wait = backoff
                 .as_mut()
                 .and_then(|backoff| backoff.wait_after(error.retry(), now, fastrand::u64(..)));
@@ -104,9 +114,24 @@ impl Otlp {
                 return Sent::GaveUp { why: DropReason::RetriesExhausted, message };
             };
             log(shared, &format!("{message}; trying again in {wait:.1?}"), 0);
-            tokio::time::sleep(wait).await;
+            shared.pause(wait).await;
+            if let Some(to) = shared.successor() {
+                return Sent::HandOver(to);
+            }
         }
     }
+}
+
+/// A request no larger than this is not refused for its size: a quota is spent, or the like, and
+/// more and smaller requests would only add to it.
+const BYTES_FLOOR: usize = 64 << 10;
+
+/// Whether other spans might fare better: the destination says that these are invalid. All else, a
+/// wrong path or key above all, concerns every request alike.
+fn is_of_the_data(error: &SendError) -> bool {
+    const INVALID_ARGUMENT: u32 = 3;
+    let SendError::Reject { status, .. } = error else { return false };
+    matches!(status, Status::Http(400 | 422) | Status::Grpc(INVALID_ARGUMENT))
 }
 
 impl Otlp {
@@ -135,8 +160,11 @@ fn is_same(coding: Coding, compression: Compression) -> bool {
 
 /// Each source request has its own answer. What a destination rejected of a merged request cannot be
 /// told apart: it goes to the first ones, as far as these have spans, with the destination's words.
-fn taken(items: Vec<Item>, accepted: &Accepted) {
+fn taken(items: Vec<Item>, accepted: &Accepted, shared: &Shared) {
     let mut rejected = accepted.rejected_spans;
+    if let Some(message) = &accepted.message {
+        log(shared, &format!("took a request in part: {message}"), rejected as usize);
+    }
     for item in items {
         let of_this = rejected.min(item.request.spans as u64);
         rejected -= of_this;
@@ -151,8 +179,15 @@ fn smaller(items: Vec<Item>, limit_bytes: Option<usize>, message: &str) -> Vec<V
         let (spans, bytes) = (item.request.spans, item.request.bytes);
         let bytes_max = limit_bytes.unwrap_or(usize::MAX).min(bytes / 2 + 1);
         let mut parts = item.within(spans.div_ceil(2), bytes_max);
-        match &mut parts[..] {
-            [one] if one.request.bytes >= bytes => {
+        if let [_whole] = &parts[..] {
+            // An envelope too large to be repeated by size is repeated all the same.
+            parts = parts
+                .into_iter()
+                .flat_map(|one| one.within(spans.div_ceil(2), usize::MAX))
+                .collect();
+        }
+        match &parts[..] {
+            [_single] => {
                 for whole in parts {
                     whole.claim.dropped(DropReason::TooLarge, message);
                 }
