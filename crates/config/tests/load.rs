@@ -675,7 +675,7 @@ fn no_secret_is_printed() {
 fn the_default_pipeline_is_what_its_yaml_says() {
     let yaml = yaml(
         "{receivers: {otlp: {protocols: {grpc: , http: }}}, processors: {batch: }, \
-         exporters: {debug: }, extensions: {health_check: }, service: {extensions: [health_check], \
+         exporters: {debug: {verbosity: normal}}, extensions: {health_check: }, service: {extensions: [health_check], \
          pipelines: {traces: {receivers: [otlp], processors: [batch], exporters: [debug]}}}}",
     );
     let loaded = load(&[yaml]);
