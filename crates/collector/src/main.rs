@@ -9,7 +9,6 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use spanwire_collector::{Collector, check, explain};
 use spanwire_config::{Compat, Config, Loaded, Source};
-use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::stderr::Log;
@@ -150,8 +149,7 @@ fn run(sources: &Sources, shutdown_timeout: Duration) -> Result<ExitCode, String
         .thread_name("spanwire")
         .build()
         .map_err(|error| chain(&error))?;
-    let workers = workers().map_err(|error| chain(&error))?;
-    let outcome = runtime.block_on(serve(config, workers, sources, &log, shutdown_timeout));
+    let outcome = runtime.block_on(serve(config, sources, &log, shutdown_timeout));
     // A write that hangs, to a pipe that nobody reads, must not keep the process.
     runtime.shutdown_background();
     let code = match outcome {
@@ -165,25 +163,8 @@ fn run(sources: &Sources, shutdown_timeout: Duration) -> Result<ExitCode, String
     Ok(code)
 }
 
-/// A runtime of one thread for each processor, for the connections of senders. They run until the
-/// process ends.
-fn workers() -> io::Result<Vec<Handle>> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (0..processors)
-        .map(|number| {
-            let runtime = spanwire_runtime::Builder::current_thread().build()?;
-            let handle = runtime.handle().clone();
-            std::thread::Builder::new()
-                .name(format!("spanwire-in-{number}"))
-                .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
-            Ok(handle)
-        })
-        .collect()
-}
-
 async fn serve(
     config: Config,
-    workers: Vec<Handle>,
     sources: &Sources,
     log: &Log,
     shutdown_timeout: Duration,
@@ -194,7 +175,7 @@ async fn serve(
     let mut hangup = signals(SignalKind::hangup())?;
     config.notes.iter().for_each(|note| tracing::info!("{note}"));
     let collector = tokio::select! {
-        started = Collector::start_with(config, workers) => started.map_err(|error| chain(&error))?,
+        started = Collector::start(config) => started.map_err(|error| chain(&error))?,
         () = again(&mut terminate, &mut interrupt) => return Err("ended before it started".into()),
     };
     for (name, address) in collector.addresses() {

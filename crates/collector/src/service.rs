@@ -108,9 +108,9 @@ impl Collector {
         Self::start_with(config, Vec::new()).await
     }
 
-    /// The same, with the connections of senders served on other runtimes, in turn. Several runtimes
-    /// of one thread each serve a request at less cost than one that hands tasks from thread to
-    /// thread; the binary has one for each processor. They must outlive the collector.
+    /// The same, with the connections of senders served on other runtimes, in turn. They must outlive
+    /// the collector. The binary does without: with two cores it costs no less CPU and more memory
+    /// (`docs/PERFORMANCE.md`).
     ///
     /// # Errors
     ///

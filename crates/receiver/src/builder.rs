@@ -326,9 +326,9 @@ impl Builder {
     }
 
     /// Serves connections on these runtimes in turn, instead of the one that accepts them. With
-    /// several runtimes of one thread each, a request is never handed from thread to thread, which
-    /// saves CPU; a connection stays with its thread, so it pays where connections are many or
-    /// evenly loaded.
+    /// several runtimes of one thread each, a request is never handed from thread to thread; a
+    /// connection stays with its thread, so it can pay where connections are many or evenly loaded
+    /// and cores are not all busy. To be measured where it is used.
     ///
     /// The runtimes need I/O and time enabled. Connections of one that shuts down are cut.
     pub fn workers(mut self, handles: Vec<Handle>) -> Self {
