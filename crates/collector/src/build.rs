@@ -10,7 +10,6 @@ use spanwire_config::{self as config, ComponentId, Config};
 use spanwire_processors::{InvalidAction, InvalidSampler};
 use spanwire_receiver::{BindError, Budget, Builder, Cors, Pem, Receiver, ServerTls, TlsVersion};
 use spanwire_transport::InvalidConfig;
-use tokio::runtime::Handle;
 
 use crate::destination::{self, Plan};
 use crate::exporter::Exporter;
@@ -134,7 +133,6 @@ pub(crate) struct Parts {
 /// Makes everything that does not stand already. Nothing that stands is changed.
 pub(crate) async fn parts(
     config: &Config,
-    workers: &[Handle],
     standing: Option<&Standing>,
 ) -> Result<Parts, StartError> {
     let mut exporters = BTreeMap::new();
@@ -184,10 +182,8 @@ pub(crate) async fn parts(
             continue;
         }
         let config::Receiver::Otlp(settings) = settings;
-        let builder = Receiver::builder()
-            .budget(Arc::clone(&budget))
-            .keep_compressed(keep_compressed)
-            .workers(workers.to_vec());
+        let builder =
+            Receiver::builder().budget(Arc::clone(&budget)).keep_compressed(keep_compressed);
         sources.insert(
             id.clone(),
             source(id, settings, builder, standing, Intake::new(fed, Arc::clone(&budget))).await?,

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant, SystemTime};
 use spanwire_config::{ComponentId, Config};
 use spanwire_model::{Resource, Scope};
 use spanwire_receiver::Budget;
-use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::build::{self, StartError};
@@ -49,8 +48,6 @@ use crate::stats::{ExporterStats, StageStats, Stats};
 /// ```
 pub struct Collector {
     graph: Arc<Mutex<Graph>>,
-    /// The runtimes that receivers serve connections on; none for the current one.
-    workers: Vec<Handle>,
     /// One reload after the other.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -105,22 +102,7 @@ impl Collector {
     ///
     /// Outside a Tokio runtime with I/O and time enabled.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_with(config, Vec::new()).await
-    }
-
-    /// The same, with the connections of senders served on other runtimes, in turn. They must outlive
-    /// the collector. The binary does without: with two cores it costs no less CPU and more memory
-    /// (`docs/PERFORMANCE.md`).
-    ///
-    /// # Errors
-    ///
-    /// As [`start`](Self::start).
-    ///
-    /// # Panics
-    ///
-    /// As [`start`](Self::start).
-    pub async fn start_with(config: Config, workers: Vec<Handle>) -> Result<Self, StartError> {
-        let parts = build::parts(&config, &workers, None).await?;
+        let parts = build::parts(&config, None).await?;
         let graph = Arc::new(Mutex::new(Graph {
             sources: shared(parts.sources),
             pipelines: parts.pipelines,
@@ -137,7 +119,7 @@ impl Collector {
         }));
         let servers = pages::prepare(&config, &graph, &pages::Servers::default()).await?;
         lock(&graph).servers.run(servers);
-        Ok(Self { graph, workers, reloading: tokio::sync::Mutex::default() })
+        Ok(Self { graph, reloading: tokio::sync::Mutex::default() })
     }
 
     /// Puts another configuration in the place of the one that runs.
@@ -155,7 +137,7 @@ impl Collector {
             let graph = lock(&self.graph);
             build::Standing::of(&graph)
         };
-        let parts = build::parts(&config, &self.workers, Some(&standing)).await?;
+        let parts = build::parts(&config, Some(&standing)).await?;
         let servers_now = lock(&self.graph).servers.clone();
         let servers = pages::prepare(&config, &self.graph, &servers_now).await?;
 

@@ -7,14 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
 use crate::budget::Budget;
 use crate::connection::{Phase, Shared};
 use crate::cors::{Cors, Policy};
 use crate::endpoint::{Bound, Endpoint};
-use crate::listener::{self, Workers};
+use crate::listener;
 use crate::receiver::{Addresses, Receiver};
 use crate::settings::{ConnectionAge, Settings};
 use crate::sink::{Sink, Transport};
@@ -58,7 +57,6 @@ pub struct Builder {
     endpoints: Vec<(Transport, Endpoint)>,
     budget: Option<Arc<Budget>>,
     cors: Cors,
-    workers: Workers,
     #[cfg(feature = "_tls")]
     grpc_tls: Option<ServerTls>,
     #[cfg(feature = "_tls")]
@@ -72,7 +70,6 @@ impl Builder {
             endpoints: Vec::new(),
             budget: None,
             cors: Cors::default(),
-            workers: Workers::default(),
             #[cfg(feature = "_tls")]
             grpc_tls: None,
             #[cfg(feature = "_tls")]
@@ -325,17 +322,6 @@ impl Builder {
         self
     }
 
-    /// Serves connections on these runtimes in turn, instead of the one that accepts them. With
-    /// several runtimes of one thread each, a request is never handed from thread to thread; a
-    /// connection stays with its thread, so it can pay where connections are many or evenly loaded
-    /// and cores are not all busy. To be measured where it is used.
-    ///
-    /// The runtimes need I/O and time enabled. Connections of one that shuts down are cut.
-    pub fn workers(mut self, handles: Vec<Handle>) -> Self {
-        self.workers = Workers::new(handles);
-        self
-    }
-
     /// Binds the addresses and serves them with `sink`, on the Tokio runtime this is awaited on.
     ///
     /// # Errors
@@ -366,7 +352,6 @@ impl Builder {
         let (phase, _) = watch::channel(Phase::Serving);
         let mut shared = Shared::new(sink, settings, Arc::clone(&counters), Arc::clone(&budget));
         shared.cors = cors;
-        shared.workers = self.workers;
         #[cfg(feature = "_tls")]
         shared.tls.clone_from(&tls);
         let shared = Arc::new(shared);

@@ -16,7 +16,6 @@ use tokio::time::timeout;
 
 use crate::budget::{Budget, Share};
 use crate::cors::Policy;
-use crate::listener::Workers;
 use crate::peer::{Io, Peer, Protocol};
 use crate::settings::Settings;
 use crate::sink::{Sink, Transport};
@@ -57,7 +56,6 @@ pub(crate) struct Shared<S> {
     pub(crate) settings: Settings,
     pub(crate) counters: Arc<Counters>,
     pub(crate) cors: Option<Policy>,
-    pub(crate) workers: Workers,
     #[cfg(feature = "_tls")]
     pub(crate) tls: TlsPorts,
     budget: Arc<Budget>,
@@ -100,7 +98,6 @@ impl<S: Sink> Shared<S> {
             settings,
             counters,
             cors: None,
-            workers: Workers::default(),
             #[cfg(feature = "_tls")]
             tls: TlsPorts::default(),
             budget,
@@ -173,12 +170,6 @@ pub(crate) async fn serve<S: Sink, P: Peer>(
     if serve_peer(shared, peer, transport, &mut phase).await.is_err() {
         counters.connections_failed.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-/// Counts a connection that could not be served at all.
-pub(crate) fn failed(counters: &Counters) {
-    counters.connections_accepted.fetch_add(1, Ordering::Relaxed);
-    counters.connections_failed.fetch_add(1, Ordering::Relaxed);
 }
 
 async fn serve_peer<S: Sink, P: Peer>(

@@ -2,11 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 
@@ -67,9 +66,9 @@ impl Listen for UnixListener {
 /// hold the last.
 ///
 /// A shutdown waits for `phase` to be dropped, which as the first argument goes after the listener.
-pub(crate) async fn run<S: Sink, L: Listen>(
+pub(crate) async fn run<S: Sink>(
     mut phase: watch::Receiver<Phase>,
-    listener: L,
+    listener: impl Listen,
     transport: Transport,
     shared: Arc<Shared<S>>,
     permits: Arc<Semaphore>,
@@ -90,20 +89,10 @@ pub(crate) async fn run<S: Sink, L: Listen>(
                     Ok(permit) = Arc::clone(&permits).acquire_owned() => permit,
                     _ = phase.wait_for(|phase| phase.is_ending()) => return,
                 };
-                let (shared, connections) = (Arc::clone(&shared), connections.clone());
-                let Some(worker) = shared.workers.next() else {
-                    tokio::spawn(async move {
-                        connection::serve(shared, peer, transport, connections).await;
-                        drop(permit);
-                    });
-                    continue;
-                };
-                let left = peer.leave();
-                worker.spawn(async move {
-                    match left.and_then(L::Peer::enter) {
-                        Ok(peer) => connection::serve(shared, peer, transport, connections).await,
-                        Err(_) => connection::failed(&shared.counters),
-                    }
+                let served =
+                    connection::serve(Arc::clone(&shared), peer, transport, connections.clone());
+                tokio::spawn(async move {
+                    served.await;
                     drop(permit);
                 });
             }
@@ -118,24 +107,6 @@ pub(crate) async fn run<S: Sink, L: Listen>(
                 }
             }
         }
-    }
-}
-
-/// The runtimes that connections are served on, in turn; none for the one that accepts them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Workers {
-    handles: Arc<[Handle]>,
-    turn: Arc<AtomicUsize>,
-}
-
-impl Workers {
-    pub(crate) fn new(handles: Vec<Handle>) -> Self {
-        Self { handles: handles.into(), turn: Arc::default() }
-    }
-
-    fn next(&self) -> Option<Handle> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.handles.get(turn.checked_rem(self.handles.len())?).cloned()
     }
 }
 

@@ -32,17 +32,6 @@ pub(crate) trait Peer: Io + 'static {
     /// What plain HTTP is served on.
     type Plain: Io + 'static;
 
-    /// The same connection apart from any runtime.
-    type Apart: Send + 'static;
-
-    /// Leaves the runtime that accepted it.
-    fn leave(self) -> io::Result<Self::Apart>;
-
-    /// Enters the current runtime.
-    fn enter(apart: Self::Apart) -> io::Result<Self>
-    where
-        Self: Sized;
-
     /// Sets what a connection should have from the start.
     fn prepare(&self) {}
 
@@ -60,15 +49,6 @@ pub(crate) trait Peer: Io + 'static {
 
 impl Peer for TcpStream {
     type Plain = Socket<Self>;
-    type Apart = std::net::TcpStream;
-
-    fn leave(self) -> io::Result<Self::Apart> {
-        self.into_std()
-    }
-
-    fn enter(apart: Self::Apart) -> io::Result<Self> {
-        Self::from_std(apart)
-    }
 
     fn prepare(&self) {
         // Answers are small and somebody waits for each. A socket that refuses this is already

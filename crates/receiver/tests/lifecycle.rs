@@ -2,14 +2,12 @@
 
 mod support;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
-use spanwire_receiver::{Accepted, BindError, Reason, Received, Receiver, Shutdown, channel};
+use spanwire_receiver::{BindError, Reason, Receiver, Shutdown, channel};
 use support::*;
 use tokio::net::TcpStream;
 
@@ -463,39 +461,4 @@ async fn starve() {
     assert_eq!(receiver.stats().connections_accepted, 0);
     drop(fillers);
     assert_eq!(http_answer(&mut http).await, 200);
-}
-
-/// A runtime on a thread of its own, until the sender is dropped.
-fn worker() -> (tokio::runtime::Handle, tokio::sync::oneshot::Sender<()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.expect("a runtime");
-    let handle = runtime.handle().clone();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    std::thread::spawn(move || runtime.block_on(stopped));
-    (handle, stop)
-}
-
-#[tokio::test]
-async fn connections_are_served_by_each_worker_in_turn() {
-    let (first, _first) = worker();
-    let (second, _second) = worker();
-    let served = Arc::new(Mutex::new(HashMap::new()));
-    let counted = Arc::clone(&served);
-    let sink = move |_: Received| {
-        let thread = std::thread::current().id();
-        *counted.lock().expect("no panic").entry(thread).or_insert(0) += 1;
-        async { Ok(Accepted::default()) }
-    };
-    let receiver = start_with(sink, |builder| builder.workers(vec![first, second])).await;
-    let mut connections = Vec::new();
-    for _ in 0..6 {
-        let mut http2 = Http2::connect(receiver.grpc_address()).await;
-        assert_eq!(http2.call(&[], &framed(0, &wire(1))).await.code, 0);
-        connections.push(http2);
-    }
-    let served = served.lock().expect("no panic").clone();
-    assert!(!served.contains_key(&std::thread::current().id()), "this one accepts only");
-    assert_eq!(served.into_values().collect::<Vec<i32>>(), [3, 3]);
-    assert_eq!(receiver.stats().connections_open, 6);
-    assert_eq!(receiver.shutdown(LONG).await, Shutdown { connections_cut: 0 });
 }

@@ -29,16 +29,6 @@ impl UnixPeer {
 impl Peer for UnixPeer {
     // Not worth a third copy of hyper.
     type Plain = Box<dyn Io>;
-    type Apart = std::os::unix::net::UnixStream;
-
-    /// Nothing was read yet.
-    fn leave(self) -> io::Result<Self::Apart> {
-        self.unix.into_std()
-    }
-
-    fn enter(apart: Self::Apart) -> io::Result<Self> {
-        UnixStream::from_std(apart).map(Self::new)
-    }
 
     async fn speaks(&mut self) -> io::Result<Option<Protocol>> {
         loop {
