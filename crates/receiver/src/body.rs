@@ -73,7 +73,7 @@ impl Pace {
                 }
                 deadline.reset(earned);
             }
-            Poll::Ready(Err(Fault::new(Reason::Timeout, "the body arrives too slowly")))
+            Poll::Ready(Err(too_slow()))
         })
         .await
     }
@@ -83,62 +83,8 @@ impl Pace {
 #[derive(Debug)]
 pub(crate) struct Arrived(AtomicU64);
 
-/// Reads the one message of a unary gRPC request; also tells whether it is flagged as compressed.
-///
-/// The five bytes before the message decide: a message over `bytes_max`, or one that the budget has
-/// no room for, is refused before any of it is waited for. A message that arrives in one DATA frame
-/// is handed on where it lies.
-///
-/// Source: "Length-Prefixed-Message" in gRPC's `doc/PROTOCOL-HTTP2.md`.
-pub(crate) async fn read_message<B>(
-    body: &mut B,
-    bytes_max: usize,
-    share: &Arc<Share>,
-    arrived: &Arrived,
-) -> Result<(bool, Admitted), Fault>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let mut prefix = [0; PREFIX_BYTES];
-    let mut filled = 0;
-    let mut data = Bytes::new();
-    while filled < PREFIX_BYTES {
-        data = match next(body, arrived).await.map_err(|_reset| cancelled())? {
-            Some(data) => data,
-            None if filled == 0 => return Err(Fault::new(Reason::Framing, "no message")),
-            None => return Err(cut_short()),
-        };
-        let part = data.split_to(data.len().min(PREFIX_BYTES - filled));
-        prefix[filled..filled + part.len()].copy_from_slice(&part);
-        filled += part.len();
-    }
-    let [flag, length @ ..] = prefix;
-    let compressed = match flag {
-        0 => false,
-        1 => true,
-        _ => return Err(Fault::new(Reason::Framing, "unknown flag before the message")),
-    };
-    let length = usize::try_from(u32::from_be_bytes(length))
-        .ok()
-        .filter(|length| *length <= bytes_max)
-        .ok_or_else(|| Fault::too_large(bytes_max))?;
-    let reservation = share.reserve(length).ok_or_else(Fault::budget)?;
-
-    let mut gathered = Gathered::declared(data, length);
-    while gathered.len() < length {
-        let data = next(body, arrived).await.map_err(|_reset| cancelled())?;
-        gathered.push(data.ok_or_else(cut_short)?);
-    }
-    if gathered.len() > length {
-        return Err(second_message());
-    }
-    // The message is only the request's one message once the peer has ended its side.
-    while let Some(data) = next(body, arrived).await.map_err(|_reset| cancelled())? {
-        if !data.is_empty() {
-            return Err(second_message());
-        }
-    }
-    Ok((compressed, gathered.admitted(reservation)))
+pub(crate) fn too_slow() -> Fault {
+    Fault::new(Reason::Timeout, "the body arrives too slowly")
 }
 
 /// Reads a whole HTTP body. With a declared length it is admitted before it is read, otherwise as
@@ -162,7 +108,7 @@ where
                 .ok()
                 .filter(|length| *length <= bytes_max)
                 .ok_or_else(|| Fault::too_large(bytes_max))?;
-            (length, Gathered::declared(Bytes::new(), length))
+            (length, Gathered::declared(length))
         }
     };
     let mut reservation = share.reserve(length).ok_or_else(Fault::budget)?;
@@ -210,8 +156,9 @@ struct Gathered {
 impl Gathered {
     /// Of a body that says how long it is. That is the peer's word, so the memory follows what has
     /// arrived: it doubles, and ends exactly at the length if the peer keeps its word.
-    fn declared(first: Bytes, length: usize) -> Self {
-        Self { first, copied: Vec::new(), initial: INITIAL_BYTES_MAX, bytes_max: length }
+    fn declared(length: usize) -> Self {
+        let initial = INITIAL_BYTES_MAX;
+        Self { first: Bytes::new(), copied: Vec::new(), initial, bytes_max: length }
     }
 
     /// Of a body that ends where it ends, at `bytes_max` at the latest. Its memory doubles as well.
@@ -262,23 +209,8 @@ impl Gathered {
     }
 }
 
-fn cancelled() -> Fault {
-    Fault::new(Reason::Cancelled, "the stream was reset")
-}
-
-fn cut_short() -> Fault {
-    Fault::new(Reason::Framing, "the message ends early")
-}
-
-fn second_message() -> Fault {
-    Fault::new(Reason::Framing, "more than one message")
-}
-
-/// A flag byte and a length of four bytes, big-endian.
-const PREFIX_BYTES: usize = 5;
-
 /// What a declared length alone can make us allocate, per request.
-const INITIAL_BYTES_MAX: usize = 1 << 20;
+pub(crate) const INITIAL_BYTES_MAX: usize = 1 << 20;
 
 /// A buffer may be handed on with one spare byte for this many filled ones.
 const SPARE_RATIO_MAX: usize = 8;
@@ -321,82 +253,12 @@ mod tests {
         Script(pieces.iter().copied().map(Bytes::copy_from_slice).collect(), None)
     }
 
+    fn cut_short() -> Fault {
+        Fault::new(Reason::Framing, "the body ends early")
+    }
+
     fn nothing_yet() -> Arrived {
         Arrived(AtomicU64::new(0))
-    }
-
-    async fn message(pieces: &[&[u8]]) -> Result<(bool, Vec<u8>), Reason> {
-        let share = Share::alone(100);
-        let read = read_message(&mut script(pieces), 10, &share, &nothing_yet()).await;
-        match read {
-            Ok((compressed, Admitted { bytes, reservation })) => {
-                assert_eq!(reservation.bytes(), bytes.len());
-                Ok((compressed, bytes.to_vec()))
-            }
-            Err(fault) => {
-                assert_eq!(share.bytes(), 0);
-                Err(fault.reason)
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn one_message_is_read_however_it_is_cut() {
-        let wire = b"\x01\0\0\0\x06abcdef";
-        for first in 0..wire.len() {
-            for second in first..wire.len() {
-                let pieces = [&wire[..first], &wire[first..second], &wire[second..], b""];
-                assert_eq!(message(&pieces).await, Ok((true, b"abcdef".to_vec())));
-            }
-        }
-        assert_eq!(message(&[b"\0\0\0\0\0"]).await, Ok((false, vec![])));
-    }
-
-    /// Faults 56, 81.
-    #[tokio::test]
-    async fn anything_but_one_whole_message_is_a_framing_error() {
-        let wrong: [&[&[u8]]; 7] = [
-            &[],
-            &[b"", b""],
-            &[b"\0\0\0\0"],
-            &[b"\0\0\0\0\x02a"],
-            &[b"\0\0\0\0\x01ab"],
-            &[b"\0\0\0\0\x01a", b"\0\0\0\0\x01b"],
-            &[b"\x02\0\0\0\x01a"],
-        ];
-        for pieces in wrong {
-            assert_eq!(message(pieces).await, Err(Reason::Framing), "{pieces:?}");
-        }
-    }
-
-    /// Faults 82.
-    #[tokio::test]
-    async fn a_message_is_refused_by_its_prefix_alone() {
-        /// Fails the test if anything is read after the prefix.
-        struct Prefix(Option<Bytes>);
-        impl Body for Prefix {
-            type Data = Bytes;
-            type Error = Infallible;
-            fn poll_frame(
-                mut self: Pin<&mut Self>,
-                _: &mut Context<'_>,
-            ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-                Poll::Ready(Some(Ok(Frame::data(self.0.take().expect("read past the prefix")))))
-            }
-        }
-        let share = Share::alone(100);
-        let cases: [(&'static [u8], Reason); 3] = [
-            (b"\0\0\0\0\xC9", Reason::TooLarge),
-            (b"\0\xFF\xFF\xFF\xFF", Reason::TooLarge),
-            (b"\0\0\0\0\x65", Reason::Budget),
-        ];
-        for (prefix, reason) in cases {
-            let mut body = Prefix(Some(Bytes::from_static(prefix)));
-            let fault =
-                read_message(&mut body, 200, &share, &nothing_yet()).await.expect_err("refused");
-            assert_eq!(fault.reason, reason);
-            assert_eq!(fault.retry_after.is_some(), reason == Reason::Budget);
-        }
     }
 
     #[tokio::test]
@@ -407,12 +269,6 @@ mod tests {
         let read =
             read_whole(&mut body, 5000, &share, &nothing_yet(), cut_short).await.expect("admitted");
         assert_eq!(read.bytes.as_ptr(), piece.as_ptr());
-
-        let wire = Bytes::from([&b"\0\0\0\x13\x88"[..], &piece].concat());
-        let mut body = Script([wire.clone()].into(), None);
-        let (_, read) =
-            read_message(&mut body, 5000, &share, &nothing_yet()).await.expect("admitted");
-        assert_eq!(read.bytes.as_ptr(), wire[5..].as_ptr());
     }
 
     #[tokio::test]
@@ -440,7 +296,7 @@ mod tests {
     /// Faults 5.
     #[tokio::test]
     async fn a_declared_length_allocates_only_as_bytes_arrive() {
-        let mut gathered = Gathered::declared(Bytes::new(), 64 << 20);
+        let mut gathered = Gathered::declared(64 << 20);
         gathered.push(Bytes::from_static(b"a"));
         gathered.push(Bytes::from_static(b"b"));
         assert!(gathered.copied.capacity() <= INITIAL_BYTES_MAX);

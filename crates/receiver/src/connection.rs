@@ -23,7 +23,7 @@ use crate::socket::{Socket, linger};
 use crate::stats::Counters;
 #[cfg(feature = "_tls")]
 use crate::tls::TlsPorts;
-use crate::{grpc, http};
+use crate::{h2, http};
 
 mod drive;
 #[cfg(feature = "_tls")]
@@ -60,7 +60,6 @@ pub(crate) struct Shared<S> {
     pub(crate) tls: TlsPorts,
     budget: Arc<Budget>,
     http1: http1::Builder,
-    grpc: http2::Builder<TokioExecutor>,
     http2: http2::Builder<TokioExecutor>,
 }
 
@@ -90,9 +89,6 @@ impl<S: Sink> Shared<S> {
             .max_header_list_size(settings.header_bytes_max)
             .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
             .max_local_error_reset_streams(RESETS_PROVOKED_MAX);
-        let mut grpc = http2.clone();
-        // gRPC has no use for it, and the header table would change every second.
-        grpc.auto_date_header(false);
         Self {
             sink,
             settings,
@@ -102,7 +98,6 @@ impl<S: Sink> Shared<S> {
             tls: TlsPorts::default(),
             budget,
             http1,
-            grpc,
             http2,
         }
     }
@@ -113,8 +108,8 @@ pub(crate) struct Connection<S> {
     pub(crate) shared: Arc<Shared<S>>,
     /// Its part of the budget, for as long as its requests live.
     pub(crate) share: Arc<Share>,
-    requests_begun: AtomicU64,
-    requests_open: AtomicUsize,
+    pub(crate) requests_begun: AtomicU64,
+    pub(crate) requests_open: AtomicUsize,
     body_unread: AtomicBool,
     retiring: AtomicBool,
 }
@@ -215,23 +210,22 @@ async fn serve_http2<S: Sink>(
     transport: Transport,
     phase: &mut watch::Receiver<Phase>,
 ) -> io::Result<()> {
-    let io = TokioIo::new(io);
     let connection = Connection::new(shared);
-    let requests = Arc::clone(&connection);
     match transport {
         Transport::Grpc => {
-            let service = service_fn(move |request| {
-                let connection = Arc::clone(&requests);
-                async move {
-                    let _open = connection.begin();
-                    Ok::<_, Infallible>(grpc::answer(&connection, request).await)
-                }
-            });
-            let mut served = connection.shared.grpc.serve_connection(io, service);
-            let drain = |served: &mut _| http2::Connection::graceful_shutdown(Pin::new(served));
-            drive(&connection, &mut served, poll_pinned, drain, drain, phase).await
+            let mut served = h2::Served::new(Arc::clone(&connection), io);
+            drive(
+                &connection,
+                &mut served,
+                h2::Served::poll,
+                h2::Served::drain,
+                h2::Served::drain,
+                phase,
+            )
+            .await
         }
         Transport::Http => {
+            let requests = Arc::clone(&connection);
             let service = service_fn(move |request| {
                 let connection = Arc::clone(&requests);
                 async move {
@@ -239,7 +233,7 @@ async fn serve_http2<S: Sink>(
                     Ok::<_, Infallible>(http::answer(&connection, request).await)
                 }
             });
-            let mut served = connection.shared.http2.serve_connection(io, service);
+            let mut served = connection.shared.http2.serve_connection(TokioIo::new(io), service);
             let drain = |served: &mut _| http2::Connection::graceful_shutdown(Pin::new(served));
             drive(&connection, &mut served, poll_pinned, drain, drain, phase).await
         }

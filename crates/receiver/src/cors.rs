@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body_util::Full;
 
 use crate::builder::BindError;
-use crate::intake::Reply;
 
 /// Which web pages may send to the HTTP port: settings of [`Builder::cors`](crate::Builder::cors).
 ///
@@ -85,12 +86,12 @@ impl Policy {
     /// The answer to a preflight; `None` for any other request.
     ///
     /// What is not allowed is answered all the same, and says so by saying nothing.
-    pub(crate) fn preflight(&self, request: &Parts) -> Option<Response<Reply>> {
+    pub(crate) fn preflight(&self, request: &Parts) -> Option<Response<Full<Bytes>>> {
         let method = request.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
         if request.method != Method::OPTIONS {
             return None;
         }
-        let mut response = Response::new(Reply::empty());
+        let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
         let vary = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
 use http_body::Body as _;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use prost::Message as _;
 use spanwire_codec::json;
@@ -14,7 +15,7 @@ use crate::body::read_whole;
 use crate::coding::{Coding, HTTP_ACCEPTED};
 use crate::connection::Connection;
 use crate::fault::Fault;
-use crate::intake::{Form, Reply, caught, response, take};
+use crate::intake::{Form, caught, response, take};
 use crate::sink::{Accepted, Encoding, Sink, Transport};
 use crate::stats::{Reason, Tally};
 
@@ -22,7 +23,7 @@ use crate::stats::{Reason, Tally};
 pub(crate) async fn answer<S: Sink>(
     connection: &Connection<S>,
     request: Request<Incoming>,
-) -> Response<Reply> {
+) -> Response<Full<Bytes>> {
     let (head, mut body) = request.into_parts();
     let cors = connection.shared.cors.as_ref();
     if let Some(preflight) = cors.and_then(|cors| cors.preflight(&head)) {
@@ -43,8 +44,8 @@ async fn answer_counted<S: Sink>(
     connection: &Connection<S>,
     head: &Parts,
     body: &mut Incoming,
-) -> Response<Reply> {
-    let mut tally = Tally::open(connection.shared.counters.of(Transport::Http));
+) -> Response<Full<Bytes>> {
+    let mut tally = Tally::open(&connection.shared.counters, Transport::Http);
     let encoding = encoding(&head.headers);
     let outcome = caught(export(connection, &mut tally, head, body, encoding)).await;
     // What claims no format is answered in the protocol's first.
@@ -66,7 +67,7 @@ async fn answer_counted<S: Sink>(
 
 async fn export<S: Sink>(
     connection: &Connection<S>,
-    tally: &mut Tally<'_>,
+    tally: &mut Tally,
     head: &Parts,
     body: &mut Incoming,
     encoding: Option<Encoding>,
@@ -138,7 +139,7 @@ fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Fault> {
     }
 }
 
-fn success(accepted: Accepted, encoding: Encoding) -> Response<Reply> {
+fn success(accepted: Accepted, encoding: Encoding) -> Response<Full<Bytes>> {
     let response = response(accepted);
     let body = match encoding {
         Encoding::Protobuf => Bytes::from(response.encode_to_vec()),
@@ -148,13 +149,13 @@ fn success(accepted: Accepted, encoding: Encoding) -> Response<Reply> {
             out.into()
         }
     };
-    with_content_type(Reply::whole(body), encoding)
+    with_content_type(Full::new(body), encoding)
 }
 
-fn failure(fault: &Fault, encoding: Encoding, is_head: bool) -> Response<Reply> {
+fn failure(fault: &Fault, encoding: Encoding, is_head: bool) -> Response<Full<Bytes>> {
     let reply = match is_head {
-        true => Reply::empty(),
-        false => Reply::whole(fault.body(encoding)),
+        true => Full::default(),
+        false => Full::new(fault.body(encoding)),
     };
     let mut response = with_content_type(reply, encoding);
     *response.status_mut() = fault.http_status();
@@ -177,7 +178,7 @@ fn failure(fault: &Fault, encoding: Encoding, is_head: bool) -> Response<Reply> 
     response
 }
 
-fn with_content_type(reply: Reply, encoding: Encoding) -> Response<Reply> {
+fn with_content_type(reply: Full<Bytes>, encoding: Encoding) -> Response<Full<Bytes>> {
     let mut response = Response::new(reply);
     let content_type = match encoding {
         Encoding::Protobuf => HeaderValue::from_static("application/x-protobuf"),

@@ -1,14 +1,10 @@
 //! What both transports do with a body once it is read: decompress, check, hand to the sink.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::Poll;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
-use http_body::{Body, Frame, SizeHint};
 use spanwire_codec::json;
 use spanwire_codec::message::{ExportTracePartialSuccess, ExportTraceServiceResponse};
 use spanwire_codec::view::Checked;
@@ -34,7 +30,7 @@ pub(crate) struct Form {
 /// Takes one body all the way to the sink. The answer counts the spans rejected here as well.
 pub(crate) async fn take<S: Sink>(
     shared: &Shared<S>,
-    tally: &mut Tally<'_>,
+    tally: &mut Tally,
     wire: Admitted,
     form: Form,
     bytes_max: usize,
@@ -165,57 +161,6 @@ pub(crate) fn response(accepted: Accepted) -> ExportTraceServiceResponse {
     }
 }
 
-/// The body of an answer, for both transports: one piece of data, then perhaps trailers.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    data: Option<Bytes>,
-    trailers: Option<HeaderMap>,
-}
-
-impl Reply {
-    /// No body.
-    pub(crate) const fn empty() -> Self {
-        Self { data: None, trailers: None }
-    }
-
-    pub(crate) fn whole(data: Bytes) -> Self {
-        Self { data: (!data.is_empty()).then_some(data), trailers: None }
-    }
-
-    /// A gRPC message with its prefix, and the trailers of success.
-    pub(crate) fn message(data: Bytes) -> Self {
-        let mut trailers = HeaderMap::with_capacity(1);
-        trailers.insert("grpc-status", HeaderValue::from_static("0"));
-        Self { data: Some(data), trailers: Some(trailers) }
-    }
-}
-
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let data = self.data.take().map(Frame::data);
-        Poll::Ready(data.or_else(|| self.trailers.take().map(Frame::trailers)).map(Ok))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.data.is_none() && self.trailers.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match (&self.data, &self.trailers) {
-            (None, None) => SizeHint::with_exact(0),
-            (Some(data), None) => SizeHint::with_exact(data.len() as u64),
-            // An exact size becomes a content-length, which gRPC does without.
-            (_, Some(_)) => SizeHint::default(),
-        }
-    }
-}
-
 /// The walk over a request runs at some gigabytes a second, so this is about a millisecond.
 const INLINE_PROTOBUF_BYTES: usize = 4 << 20;
 
@@ -224,6 +169,8 @@ const INLINE_JSON_BYTES: usize = 512 << 10;
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::budget::Share;
 

@@ -1,6 +1,7 @@
 //! What a receiver has counted: every request is accepted or refused, and every refusal has a reason.
 
 use std::array;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::sink::Transport;
@@ -220,8 +221,9 @@ impl TransportCounters {
 
 /// The account of one request: it is closed exactly once, as [`Reason::Cancelled`] if by nobody else.
 #[derive(Debug)]
-pub(crate) struct Tally<'a> {
-    counters: &'a TransportCounters,
+pub(crate) struct Tally {
+    counters: Arc<Counters>,
+    transport: Transport,
     spans: u64,
     outcome: Outcome,
 }
@@ -232,19 +234,24 @@ enum Outcome {
     Refused(Reason),
 }
 
-impl<'a> Tally<'a> {
-    pub(crate) fn open(counters: &'a TransportCounters) -> Self {
-        Self { counters, spans: 0, outcome: Outcome::Refused(Reason::Cancelled) }
+impl Tally {
+    pub(crate) fn open(counters: &Arc<Counters>, transport: Transport) -> Self {
+        let counters = Arc::clone(counters);
+        Self { counters, transport, spans: 0, outcome: Outcome::Refused(Reason::Cancelled) }
+    }
+
+    fn counters(&self) -> &TransportCounters {
+        self.counters.of(self.transport)
     }
 
     /// The body was read to its end.
     pub(crate) fn read(&self, wire_bytes: usize) {
-        add(&self.counters.wire_bytes, wire_bytes as u64);
+        add(&self.counters().wire_bytes, wire_bytes as u64);
     }
 
     /// The request was understood; `spans` are all that it carried.
     pub(crate) fn decoded(&mut self, request_bytes: usize, spans: u64) {
-        add(&self.counters.request_bytes, request_bytes as u64);
+        add(&self.counters().request_bytes, request_bytes as u64);
         self.spans = spans;
     }
 
@@ -259,17 +266,18 @@ impl<'a> Tally<'a> {
     }
 }
 
-impl Drop for Tally<'_> {
+impl Drop for Tally {
     fn drop(&mut self) {
+        let counters = self.counters();
         match self.outcome {
             Outcome::Accepted { rejected } => {
-                add(&self.counters.requests_accepted, 1);
-                add(&self.counters.spans_accepted, self.spans - rejected);
-                add(&self.counters.spans_rejected, rejected);
+                add(&counters.requests_accepted, 1);
+                add(&counters.spans_accepted, self.spans - rejected);
+                add(&counters.spans_rejected, rejected);
             }
             Outcome::Refused(reason) => {
-                add(&self.counters.refused_requests[reason as usize], 1);
-                add(&self.counters.refused_spans[reason as usize], self.spans);
+                add(&counters.refused_requests[reason as usize], 1);
+                add(&counters.refused_spans[reason as usize], self.spans);
             }
         }
     }
@@ -300,8 +308,8 @@ mod tests {
 
     #[test]
     fn an_account_nobody_closed_counts_as_cancelled_with_its_spans() {
-        let counters = Counters::default();
-        let mut tally = Tally::open(counters.of(Transport::Grpc));
+        let counters = Arc::new(Counters::default());
+        let mut tally = Tally::open(&counters, Transport::Grpc);
         tally.decoded(100, 7);
         drop(tally);
         let stats = counters.read(0);
@@ -313,8 +321,8 @@ mod tests {
 
     #[test]
     fn no_more_spans_are_rejected_than_came() {
-        let counters = Counters::default();
-        let mut tally = Tally::open(counters.of(Transport::Http));
+        let counters = Arc::new(Counters::default());
+        let mut tally = Tally::open(&counters, Transport::Http);
         tally.decoded(100, 7);
         tally.accepted(u64::MAX);
         let stats = counters.read(0).http;

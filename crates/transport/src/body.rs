@@ -1,12 +1,13 @@
-//! Lists of bytes: what a caller hands in, and what the HTTP stacks take piece by piece.
+//! Lists of bytes: what a caller hands in, and what the HTTP stacks write of them.
 
 use std::convert::Infallible;
 use std::fmt;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 
 /// An export request before compression and framing: pieces of protobuf that joined are one
@@ -72,45 +73,75 @@ impl fmt::Debug for Body {
     }
 }
 
-/// Framed and compressed pieces on their way out, one data frame for each.
-///
-/// `is_end_stream` turns true with the last piece, so that HTTP/2 ends the stream in that frame
-/// instead of an empty one behind it. The exact size becomes `content-length`.
-pub(crate) struct Frames {
-    pieces: Arc<[Bytes]>,
-    next: usize,
-    bytes_left: u64,
-}
+/// A request on its way out, handed over as one piece of data: HTTP/2 cuts it into frames as large
+/// as the peer takes, and ends the stream with the last of them. The exact size becomes
+/// `content-length`.
+pub(crate) struct Outgoing(Option<Pieces>);
 
-impl Frames {
+impl Outgoing {
     /// `len` is the sum of the pieces' lengths.
     pub(crate) fn new(pieces: Arc<[Bytes]>, len: usize) -> Self {
-        Self { pieces, next: 0, bytes_left: len as u64 }
+        let pieces = Pieces { pieces, first: 0, taken: 0, left: len };
+        Self((len > 0).then_some(pieces))
     }
 }
 
-impl http_body::Body for Frames {
-    type Data = Bytes;
+impl http_body::Body for Outgoing {
+    type Data = Pieces;
     type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = self.pieces.get(self.next).cloned();
-        Poll::Ready(piece.map(|piece| {
-            self.next += 1;
-            self.bytes_left -= piece.len() as u64;
-            Ok(Frame::data(piece))
-        }))
+    ) -> Poll<Option<Result<Frame<Pieces>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|pieces| Ok(Frame::data(pieces))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.next == self.pieces.len()
+        self.0.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes_left)
+        SizeHint::with_exact(self.0.as_ref().map_or(0, |pieces| pieces.left as u64))
+    }
+}
+
+/// Framed and compressed pieces, none of them empty, that are written side by side: a system call
+/// takes many, where a piece each took 6 µs over loopback, the time in which some 50 KB are copied.
+pub(crate) struct Pieces {
+    pieces: Arc<[Bytes]>,
+    first: usize,
+    /// Of the first.
+    taken: usize,
+    left: usize,
+}
+
+impl Buf for Pieces {
+    fn remaining(&self) -> usize {
+        self.left
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.pieces.get(self.first).map_or(&[], |piece| &piece[self.taken..])
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut taken = self.taken;
+        let mut filled = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces[self.first..]) {
+            *slice = IoSlice::new(&piece[std::mem::take(&mut taken)..]);
+            filled += 1;
+        }
+        filled
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.left -= bytes;
+        self.taken += bytes;
+        while let Some(piece) = self.pieces.get(self.first).filter(|it| it.len() <= self.taken) {
+            self.taken -= piece.len();
+            self.first += 1;
+        }
     }
 }
 
@@ -122,23 +153,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_go_out_uncopied_and_the_last_one_ends_the_stream() {
+    fn pieces_go_out_uncopied_as_one_and_end_the_stream() {
         let big = Bytes::from(vec![7; 10_000]);
         let body = Body::new([big.clone(), Bytes::new(), Bytes::from_static(b"end")], 2);
         assert_eq!(body.pieces().len(), 2, "the empty piece is left out");
 
-        let mut frames = Frames::new(body.pieces.clone(), body.len());
+        let mut outgoing = Outgoing::new(body.pieces.clone(), body.len());
+        assert_eq!(outgoing.size_hint().exact(), Some(10_003));
         let mut cx = Context::from_waker(Waker::noop());
-        let mut seen = Vec::new();
-        let mut hints = vec![frames.size_hint().exact()];
-        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut frames).poll_frame(&mut cx) {
-            seen.push(frame.into_data().expect("only data"));
-            hints.push(frames.size_hint().exact());
-            assert_eq!(frames.is_end_stream(), seen.len() == 2);
+        let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut outgoing).poll_frame(&mut cx) else {
+            panic!("there is data");
+        };
+        assert!(outgoing.is_end_stream());
+        assert_eq!(outgoing.size_hint().exact(), Some(0));
+        let Ok(data) = frame.into_data() else { panic!("only data") };
+        let mut slices = [IoSlice::new(&[]); 4];
+        assert_eq!(data.chunks_vectored(&mut slices), 2);
+        assert_eq!(slices[0].as_ptr(), big.as_ptr());
+        assert_eq!((slices[0].len(), &*slices[1]), (10_000, &b"end"[..]));
+        assert!(Outgoing::new(Arc::new([]), 0).is_end_stream());
+    }
+
+    #[test]
+    fn pieces_are_the_same_bytes_however_they_are_taken() {
+        let parts = [&b"ab"[..], b"c", b"defg", b"h"].map(Bytes::from_static);
+        for step in 1..=8 {
+            let mut pieces = Pieces { pieces: parts.to_vec().into(), first: 0, taken: 0, left: 8 };
+            let mut seen: Vec<u8> = Vec::new();
+            while pieces.has_remaining() {
+                let mut slices = [IoSlice::new(&[]); 8];
+                let filled = pieces.chunks_vectored(&mut slices);
+                let rest = slices[..filled].iter().flat_map(|slice| slice.iter()).copied();
+                let rest: Vec<u8> = rest.collect();
+                assert_eq!(rest.len(), pieces.remaining());
+                assert!(rest.starts_with(pieces.chunk()) && !pieces.chunk().is_empty());
+                let step = step.min(rest.len());
+                seen.extend(&rest[..step]);
+                pieces.advance(step);
+            }
+            assert_eq!(seen, b"abcdefgh");
+            assert_eq!(pieces.chunk(), b"");
         }
-        assert_eq!(seen[0].as_ptr(), big.as_ptr());
-        assert_eq!(seen[1], "end");
-        assert_eq!(hints, [Some(10_003), Some(3), Some(0)]);
     }
 
     #[test]

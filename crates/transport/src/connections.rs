@@ -14,7 +14,7 @@ use hyper_util::client::legacy::{Builder, Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tower_service::Service;
 
-use crate::body::Frames;
+use crate::body::Outgoing;
 use crate::config::{InvalidConfig, TransportConfig};
 use crate::connect::{ConnectError, Connector, Stream};
 use crate::endpoint::Endpoint;
@@ -35,7 +35,7 @@ pub(crate) struct Connections {
 
 /// Connections made between two replacements.
 pub(crate) struct Generation {
-    client: Client<Dialler, Frames>,
+    client: Client<Dialler, Outgoing>,
     /// Its first failure to connect.
     failed: Arc<OnceLock<ConnectError>>,
     born: Instant,
@@ -101,7 +101,7 @@ impl Generation {
     /// Sends `request` over a connection that is idle, shared, or new.
     pub(crate) async fn send(
         &self,
-        request: Request<Frames>,
+        request: Request<Outgoing>,
     ) -> Result<Response<Incoming>, SendError> {
         self.client.request(request).await.map_err(|error| failure(error, self.failed.get()))
     }

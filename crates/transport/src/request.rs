@@ -2,7 +2,7 @@
 
 use ::http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 
-use crate::body::Frames;
+use crate::body::Outgoing;
 use crate::config::{InvalidConfig, Protocol, TransportConfig};
 use crate::connect::Connector;
 use crate::connections::Generation;
@@ -47,8 +47,8 @@ impl Template {
         Ok(Self { url, headers, coding_header })
     }
 
-    fn request(&self, encoded: &Encoded) -> Request<Frames> {
-        let mut request = Request::new(encoded.frames());
+    fn request(&self, encoded: &Encoded) -> Request<Outgoing> {
+        let mut request = Request::new(encoded.outgoing());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.url.clone();
         *request.headers_mut() = self.headers.clone();

@@ -1,5 +1,6 @@
 //! What ends a connection, beside its peer.
 
+use std::error::Error;
 use std::future::poll_fn;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
@@ -16,10 +17,10 @@ use crate::settings::Settings;
 
 /// Polls a connection of either protocol to its end, drains or retires it when `phase`, its age or
 /// its idleness asks for that, and abandons it when it does not heed.
-pub(super) async fn drive<C, S>(
+pub(super) async fn drive<C, S, E: Into<Box<dyn Error + Send + Sync>>>(
     connection: &Connection<S>,
     served: &mut C,
-    poll: impl Fn(&mut C, &mut Context<'_>) -> Poll<hyper::Result<()>>,
+    poll: impl Fn(&mut C, &mut Context<'_>) -> Poll<Result<(), E>>,
     drain: impl Fn(&mut C),
     retire: impl Fn(&mut C),
     phase: &mut watch::Receiver<Phase>,

@@ -1,0 +1,216 @@
+//! The one message of a unary gRPC request, as it arrives.
+//!
+//! Source: "Length-Prefixed-Message" in gRPC's `doc/PROTOCOL-HTTP2.md`.
+
+use std::sync::Arc;
+
+use bytes::BufMut;
+
+use crate::body::{Admitted, INITIAL_BYTES_MAX};
+use crate::budget::{Reservation, Share};
+use crate::fault::Fault;
+use crate::stats::Reason;
+
+/// A message on its way. The five bytes before it decide: one over the limit, or one that the budget
+/// has no room for, is refused before any of it is waited for.
+#[derive(Debug, Default)]
+pub(crate) struct Message {
+    prefix: [u8; PREFIX_BYTES],
+    prefix_bytes: usize,
+    admitted: Option<Body>,
+}
+
+#[derive(Debug)]
+struct Body {
+    is_compressed: bool,
+    length: usize,
+    bytes: Vec<u8>,
+    reservation: Reservation,
+}
+
+impl Message {
+    /// Takes what has arrived.
+    pub(crate) fn push(
+        &mut self,
+        mut data: &[u8],
+        bytes_max: usize,
+        share: &Arc<Share>,
+    ) -> Result<(), Fault> {
+        let body = match &mut self.admitted {
+            Some(body) => body,
+            None => {
+                let missing = PREFIX_BYTES - self.prefix_bytes;
+                let (part, rest) = data.split_at(missing.min(data.len()));
+                self.prefix[self.prefix_bytes..][..part.len()].copy_from_slice(part);
+                self.prefix_bytes += part.len();
+                if self.prefix_bytes < PREFIX_BYTES {
+                    return Ok(());
+                }
+                data = rest;
+                self.admitted.insert(Body::admit(self.prefix, bytes_max, share)?)
+            }
+        };
+        if data.len() > body.length - body.bytes.len() {
+            return Err(Fault::new(Reason::Framing, "more than one message"));
+        }
+        body.make_room(data.len());
+        body.bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    /// Where up to `arriving` bytes may be read to, if that is worth it: at least `least` bytes.
+    pub(crate) fn room(&mut self, arriving: usize, least: usize) -> Option<impl BufMut> {
+        let body = self.admitted.as_mut()?;
+        let wanted = arriving.min(body.length - body.bytes.len());
+        if wanted < least {
+            return None;
+        }
+        body.make_room(1);
+        let room = body.bytes.capacity() - body.bytes.len();
+        Some((&mut body.bytes).limit(wanted.min(room)))
+    }
+
+    /// The message, and whether it is flagged as compressed, once the peer has ended its side.
+    pub(crate) fn end(self) -> Result<(bool, Admitted), Fault> {
+        match self.admitted {
+            Some(body) if body.bytes.len() == body.length => {
+                Ok((body.is_compressed, Admitted::filled(body.bytes, body.reservation)))
+            }
+            None if self.prefix_bytes == 0 => Err(Fault::new(Reason::Framing, "no message")),
+            _ => Err(Fault::new(Reason::Framing, "the message ends early")),
+        }
+    }
+}
+
+impl Body {
+    fn admit(
+        prefix: [u8; PREFIX_BYTES],
+        bytes_max: usize,
+        share: &Arc<Share>,
+    ) -> Result<Self, Fault> {
+        let [flag, length @ ..] = prefix;
+        let is_compressed = match flag {
+            0 => false,
+            1 => true,
+            _ => return Err(Fault::new(Reason::Framing, "unknown flag before the message")),
+        };
+        let length = usize::try_from(u32::from_be_bytes(length))
+            .ok()
+            .filter(|length| *length <= bytes_max)
+            .ok_or_else(|| Fault::too_large(bytes_max))?;
+        let reservation = share.reserve(length).ok_or_else(Fault::budget)?;
+        Ok(Self { is_compressed, length, bytes: Vec::new(), reservation })
+    }
+
+    /// The length is the peer's word, so beyond a first part the memory follows what has arrived: it
+    /// doubles, and ends exactly at the length if the peer keeps its word.
+    fn make_room(&mut self, more: usize) {
+        let needed = self.bytes.len() + more;
+        if needed > self.bytes.capacity() {
+            let capacity = (2 * needed).max(INITIAL_BYTES_MAX).min(self.length);
+            self.bytes.reserve_exact(capacity.max(needed) - self.bytes.len());
+        }
+    }
+}
+
+/// A flag byte and a length of four bytes, big-endian.
+const PREFIX_BYTES: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pieces: &[&[u8]], bytes_max: usize) -> Result<(bool, Vec<u8>), Reason> {
+        let share = Share::alone(1000);
+        let mut message = Message::default();
+        let read = pieces.iter().try_for_each(|piece| message.push(piece, bytes_max, &share));
+        match read.and_then(|()| message.end()) {
+            Ok((is_compressed, admitted)) => {
+                assert_eq!(share.bytes(), admitted.bytes.len());
+                Ok((is_compressed, admitted.bytes.into()))
+            }
+            Err(fault) => {
+                assert_eq!(share.bytes(), 0);
+                Err(fault.reason)
+            }
+        }
+    }
+
+    #[test]
+    fn one_message_is_read_however_it_is_cut() {
+        let wire = b"\x01\0\0\0\x06abcdef";
+        for first in 0..wire.len() {
+            for second in first..wire.len() {
+                let pieces = [&wire[..first], &wire[first..second], &wire[second..], b""];
+                assert_eq!(read(&pieces, 1000), Ok((true, b"abcdef".to_vec())));
+            }
+        }
+        assert_eq!(read(&[b"\0\0\0\0\0"], 1000), Ok((false, vec![])));
+    }
+
+    /// Faults 56, 81.
+    #[test]
+    fn anything_but_one_whole_message_is_a_framing_error() {
+        let wrong: [&[&[u8]]; 7] = [
+            &[],
+            &[b"", b""],
+            &[b"\0\0\0\0"],
+            &[b"\0\0\0\0\x02a"],
+            &[b"\0\0\0\0\x01ab"],
+            &[b"\0\0\0\0\x01a", b"\0\0\0\0\x01b"],
+            &[b"\x02\0\0\0\x01a"],
+        ];
+        for pieces in wrong {
+            assert_eq!(read(pieces, 1000), Err(Reason::Framing), "{pieces:?}");
+        }
+    }
+
+    /// Faults 82.
+    #[test]
+    fn a_message_is_refused_by_its_prefix_alone() {
+        let share = Share::alone(100);
+        let cases: [(&[u8], Reason); 3] = [
+            (b"\0\0\0\0\xC9", Reason::TooLarge),
+            (b"\0\xFF\xFF\xFF\xFF", Reason::TooLarge),
+            (b"\0\0\0\0\x65", Reason::Budget),
+        ];
+        for (prefix, reason) in cases {
+            let fault = Message::default().push(prefix, 200, &share).expect_err("refused");
+            assert_eq!(fault.reason, reason);
+            assert_eq!(fault.retry_after.is_some(), reason == Reason::Budget);
+        }
+    }
+
+    /// Faults 5.
+    #[test]
+    fn a_declared_length_allocates_only_as_bytes_arrive() {
+        let share = Share::alone(64 << 20);
+        let mut message = Message::default();
+        let capacity =
+            |message: &Message| message.admitted.as_ref().map(|body| body.bytes.capacity());
+        message.push(b"\0\x04\0\0\0ab", 64 << 20, &share).expect("admitted");
+        assert_eq!(share.bytes(), 64 << 20);
+        assert!(capacity(&message) <= Some(INITIAL_BYTES_MAX));
+        message.push(&vec![0; INITIAL_BYTES_MAX], 64 << 20, &share).expect("as declared");
+        assert!(capacity(&message) <= Some(4 * INITIAL_BYTES_MAX));
+    }
+
+    #[test]
+    fn what_is_read_in_place_has_room_up_to_the_end_of_the_message_and_no_further() {
+        let share = Share::alone(100_000);
+        let mut message = Message::default();
+        assert!(message.room(1000, 1).is_none(), "before the prefix");
+        message.push(b"\0\0\0\x27\x10", 100_000, &share).expect("admitted");
+        assert!(message.room(10, 11).is_none());
+        let mut placed = 0;
+        while let Some(mut room) = message.room(3000, 1) {
+            placed += room.remaining_mut();
+            assert!(room.remaining_mut() <= 3000);
+            room.put_bytes(7, room.remaining_mut());
+        }
+        assert_eq!(placed, 10_000);
+        let (_, admitted) = message.end().expect("whole");
+        assert_eq!(admitted.bytes, vec![7; 10_000]);
+        assert_eq!(share.bytes(), 10_000);
+    }
+}
