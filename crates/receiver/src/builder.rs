@@ -29,7 +29,8 @@ use crate::unix::UnixSocket;
 ///
 /// ```text
 /// in_flight_bytes_max                                                 requests admitted
-///   + connections_max * (connection_window_bytes + frame_bytes_max)   received, not yet looked at
+///   + connections_max * (connection_window_bytes + frame_bytes_max)   received over HTTP/2 on the HTTP
+///                                                                     port, not yet looked at
 ///   + decompressing * 9 MiB                                           zstd's windows
 /// ```
 ///
@@ -38,8 +39,9 @@ use crate::unix::UnixSocket;
 /// form is [kept](Self::keep_compressed). The old place of a buffer that grows, which some
 /// allocators keep until they have moved it, is not counted.
 ///
-/// The second is what HTTP/2 peers can reach by sending faster than this process runs. An HTTP/1.1
-/// connection has a read buffer of at most 400 KiB instead. TLS adds at most 160 KiB to either: a
+/// The second is what such peers can reach by sending faster than this process runs. An HTTP/1.1
+/// connection has a read buffer of at most 400 KiB instead, and a gRPC connection holds at most
+/// 256 KiB: what it read, header fields on their way, and answers. TLS adds at most 160 KiB to either: a
 /// record or handshake message on its way in, and answers on their way out.
 ///
 /// The third is for the zstd bodies that are being decompressed: one on each worker thread of the

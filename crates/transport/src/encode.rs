@@ -302,7 +302,7 @@ pub(crate) const GRPC_PREFIX_LEN: usize = 5;
 /// opentelemetry-proto v1.11.0).
 const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-const SMALL_PIECE_BYTES: usize = 16 * 1024;
+const SMALL_PIECE_BYTES: usize = 2 * 1024;
 const JOINED_BYTES_MAX: usize = 64 * 1024;
 
 #[cfg(test)]
@@ -325,7 +325,7 @@ mod tests {
         let lens: Vec<usize> = encoded.pieces.iter().map(Bytes::len).collect();
         assert_eq!(lens, [GRPC_PREFIX_LEN + 5, SMALL_PIECE_BYTES, 10]);
         assert_eq!(encoded.pieces[1].as_ptr(), large.as_ptr());
-        assert_eq!(encoded.pieces[0][..5], [0, 0, 0, 0x40, 0x0F]);
+        assert_eq!(encoded.pieces[0][..5], [0, 0, 0, 0x08, 0x0F]);
 
         let alone = Body::new([small.clone(), large], 1);
         let encoded = encode_now(&alone, Protocol::HttpProtobuf, Compression::None);

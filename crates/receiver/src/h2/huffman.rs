@@ -7,40 +7,47 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// Appends what `text` stands for, at most 8/5 of its length. A walk over its bits.
+/// Appends what `text` stands for, at most 8/5 of its length. One look-up for most symbols.
 pub(super) fn decode(text: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
-    let mut code = Code::default();
-    for byte in text {
-        for shift in (0..8).rev() {
-            if let Some(symbol) = code.push(byte >> shift & 1)? {
-                out.push(symbol);
-                code = Code::default();
-            }
+    let mut bytes = text.iter();
+    // The lowest `count` bits of these are still to be read.
+    let (mut bits, mut count) = (0_u64, 0);
+    loop {
+        while count < LENGTH_MAX
+            && let Some(byte) = bytes.next()
+        {
+            bits = bits << 8 | u64::from(*byte);
+            count += 8;
+        }
+        // The longest code there could be; behind the text it goes on in ones, as its padding does.
+        let next = match count.checked_sub(LENGTH_MAX) {
+            Some(further) => bits >> further,
+            None => bits << (LENGTH_MAX - count) | ((1 << (LENGTH_MAX - count)) - 1),
+        } as u32
+            & END;
+        let (symbol, length) = symbol(next);
+        if length > count {
+            // What is left over is less than a byte, and all ones.
+            return if count < 8 && next == END { Ok(()) } else { Err(Malformed) };
+        }
+        out.push(symbol.ok_or(Malformed)?);
+        count -= length;
+    }
+}
+
+/// The first symbol of `next`, if it is not the end mark, and the length of its code.
+fn symbol(next: u32) -> (Option<u8>, usize) {
+    let (symbol, length) = CODES.short[(next >> (LENGTH_MAX - SHORT_BITS)) as usize];
+    if length > 0 {
+        return (Some(symbol), length.into());
+    }
+    for (length, codes) in CODES.lengths.iter().enumerate().skip(SHORT_BITS + 1) {
+        let place = (next >> (LENGTH_MAX - length)).wrapping_sub(codes.first_code) as usize;
+        if place < codes.count {
+            return (Some(CODES.symbols[codes.first_symbol + place]), length);
         }
     }
-    // What is left over is the start of the end mark, which is all ones, and less than a byte of it.
-    let is_padding = code.length < 8 && code.bits + 1 == 1 << code.length;
-    is_padding.then_some(()).ok_or(Malformed)
-}
-
-/// The start of a code.
-#[derive(Default)]
-struct Code {
-    bits: u32,
-    length: usize,
-}
-
-impl Code {
-    fn push(&mut self, bit: u8) -> Result<Option<u8>, Malformed> {
-        self.bits = self.bits << 1 | u32::from(bit);
-        self.length += 1;
-        let Some(of_length) = CODES.lengths.get(self.length) else {
-            // Only the end mark is as long as this, and it must not be in a text.
-            return Err(Malformed);
-        };
-        let place = self.bits.wrapping_sub(of_length.first_code) as usize;
-        Ok((place < of_length.count).then(|| CODES.symbols[of_length.first_symbol + place]))
-    }
+    (None, LENGTH_MAX)
 }
 
 /// The codes of one length.
@@ -55,6 +62,8 @@ struct Codes {
     lengths: [OfLength; LENGTH_MAX + 1],
     /// By length, and by value within a length.
     symbols: [u8; 256],
+    /// By the first bits: the symbol, and the length of its code; 0 if that is longer.
+    short: [(u8, u8); 1 << SHORT_BITS],
 }
 
 static CODES: Codes = codes();
@@ -62,6 +71,7 @@ static CODES: Codes = codes();
 const fn codes() -> Codes {
     let mut lengths = [OfLength { first_code: 0, first_symbol: 0, count: 0 }; LENGTH_MAX + 1];
     let mut symbols = [0; 256];
+    let mut short = [(0, 0); 1 << SHORT_BITS];
     let (mut code, mut placed, mut length) = (0, 0, 1);
     while length <= LENGTH_MAX {
         code <<= 1;
@@ -70,6 +80,15 @@ const fn codes() -> Codes {
         loop {
             if LENGTHS[symbol as usize] as usize == length {
                 symbols[placed] = symbol;
+                if length <= SHORT_BITS {
+                    let spare = SHORT_BITS - length;
+                    let first = (code as usize + placed - first_symbol) << spare;
+                    let mut rest = 0;
+                    while rest < 1 << spare {
+                        short[first + rest] = (symbol, length as u8);
+                        rest += 1;
+                    }
+                }
                 placed += 1;
             }
             if symbol == u8::MAX {
@@ -82,10 +101,15 @@ const fn codes() -> Codes {
         code += count as u32;
         length += 1;
     }
-    Codes { lengths, symbols }
+    Codes { lengths, symbols, short }
 }
 
 const LENGTH_MAX: usize = 30;
+
+/// The end mark.
+const END: u32 = (1 << LENGTH_MAX) - 1;
+
+const SHORT_BITS: usize = 8;
 
 /// The bits of each byte's code. The end mark, not among them, has 30.
 #[rustfmt::skip]
