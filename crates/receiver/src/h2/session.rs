@@ -17,6 +17,8 @@ use crate::stats::Counters;
 mod answers;
 mod block;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use block::Block;
 pub(super) use stream::Work;
