@@ -59,9 +59,11 @@ impl Peer for TcpStream {
     /// Nothing is taken from the socket, so neither protocol has to read through a buffer of ours.
     async fn speaks(&mut self) -> io::Result<Option<Protocol>> {
         // A peek does not wait for more than it has seen, so a peer that dribbles is looked at again
-        // after this long.
+        // after a while, and ever more rarely.
         const LOOK_AGAIN: Duration = Duration::from_millis(5);
+        const LOOK_AGAIN_MAX: Duration = Duration::from_millis(320);
 
+        let mut look_again = LOOK_AGAIN;
         let mut start = [0; PREFACE.len()];
         loop {
             let seen = self.peek(&mut start).await?;
@@ -71,7 +73,8 @@ impl Peer for TcpStream {
             if let Some(protocol) = protocol(&start[..seen]) {
                 return Ok(Some(protocol));
             }
-            sleep(LOOK_AGAIN).await;
+            sleep(look_again).await;
+            look_again = LOOK_AGAIN_MAX.min(look_again * 2);
         }
     }
 

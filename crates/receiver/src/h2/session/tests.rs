@@ -435,12 +435,10 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// What a connection comes to: the requests, what came out, and its end.
-fn fate(
-    bytes: &[u8],
-    steps: &[usize],
-    reads_in_place: bool,
-) -> (Vec<(u32, Vec<u8>)>, Vec<u8>, Option<ErrorCode>) {
+/// What a connection comes to: its requests, what came out, and its end.
+type Fate = (Vec<(u32, Vec<u8>)>, Vec<u8>, Option<ErrorCode>);
+
+fn fate(bytes: &[u8], steps: &[usize], reads_in_place: bool) -> Fate {
     let mut peer = Peer::silent();
     let (mut rest, mut seen, mut requests) = (bytes, Vec::new(), Vec::new());
     let mut steps = steps.iter().copied().cycle();
