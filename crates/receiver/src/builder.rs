@@ -248,7 +248,7 @@ impl Builder {
         self
     }
 
-    /// What a peer may send on one HTTP/2 stream before we read it, up to 2 GiB less one byte.
+    /// What a peer may send on one HTTP/2 stream before we read it, 65,535 bytes to 2 GiB less one.
     /// 2 MiB by default: larger requests move at this much a round trip.
     pub fn stream_window_bytes(mut self, bytes: u32) -> Self {
         self.settings.stream_window_bytes = bytes;

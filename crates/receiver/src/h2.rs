@@ -13,6 +13,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BufMut as _;
 use tokio::io::AsyncReadExt as _;
@@ -46,7 +47,10 @@ pub(crate) struct Served<S, I> {
     /// Of the session's `out`.
     written: usize,
     tasks: JoinSet<(u32, Result<Accepted, Fault>)>,
+    /// Whether all is written, and not on its way yet.
+    flushing: bool,
     timer: Pin<Box<Sleep>>,
+    look_again: Instant,
     alive: Alive,
     state: State,
 }
@@ -54,9 +58,11 @@ pub(crate) struct Served<S, I> {
 /// Whether the peer is heard of.
 #[derive(Debug)]
 struct Alive {
-    look_again: Instant,
-    heard: bool,
-    asked: bool,
+    heard: Instant,
+    /// Since when an answer to a ping is waited for.
+    asked: Option<Instant>,
+    /// When the peer had its patience back.
+    rested: Instant,
 }
 
 #[derive(Debug)]
@@ -72,7 +78,8 @@ impl<S: Sink, I: Io> Served<S, I> {
         let limits = Limits::from(&shared.settings);
         let session =
             Session::new(limits, Arc::clone(&connection.share), Arc::clone(&shared.counters));
-        let look_again = Instant::now() + shared.settings.keep_alive_interval;
+        let now = Instant::now();
+        let look_again = now + shared.settings.keep_alive_interval.min(REST_AFTER);
         Self {
             io,
             session,
@@ -80,8 +87,10 @@ impl<S: Sink, I: Io> Served<S, I> {
             taken: 0,
             written: 0,
             tasks: JoinSet::new(),
+            flushing: false,
             timer: Box::pin(sleep_until(look_again)),
-            alive: Alive { look_again, heard: false, asked: false },
+            look_again,
+            alive: Alive { heard: now, asked: None, rested: now },
             state: State::Open,
             connection,
         }
@@ -126,6 +135,7 @@ impl<S: Sink, I: Io> Served<S, I> {
 
     /// Answers, reads and works until there is nothing to do.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut reads = 0;
         loop {
             while !self.tasks.is_empty()
                 && let Poll::Ready(Some(done)) = self.tasks.poll_join_next(cx)
@@ -136,11 +146,17 @@ impl<S: Sink, I: Io> Served<S, I> {
                 }
             }
             // Beyond this the peer must take its answers before it is listened to again.
-            if self.session.out.len() - self.written > OUT_BYTES_MAX
+            if (self.flushing || self.session.out.len() - self.written > OUT_BYTES_MAX)
                 && self.poll_write(cx)?.is_pending()
             {
                 break;
             }
+            if reads == READS_MAX {
+                // Others want to be served too, and answers to be sent.
+                cx.waker().wake_by_ref();
+                break;
+            }
+            reads += 1;
             match self.poll_read(cx) {
                 Poll::Ready(Ok(0)) if self.session.is_busy() => {
                     return Err(io::ErrorKind::UnexpectedEof.into());
@@ -149,13 +165,23 @@ impl<S: Sink, I: Io> Served<S, I> {
                     self.state = State::Closing(None);
                     return Ok(());
                 }
-                Poll::Ready(Ok(_)) => {
-                    self.alive.heard = true;
-                    self.take_in(cx)?;
+                Poll::Ready(Ok(_)) => self.take_in(cx)?,
+                // TLS says so where a peer leaves without a word.
+                Poll::Ready(Err(error))
+                    if error.kind() == io::ErrorKind::UnexpectedEof && !self.session.is_busy() =>
+                {
+                    self.state = State::Closing(None);
+                    return Ok(());
                 }
                 Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => break,
+                Poll::Pending => {
+                    reads -= 1;
+                    break;
+                }
             }
+        }
+        if reads > 0 {
+            self.alive.heard = Instant::now();
         }
         self.poll_timer(cx)
     }
@@ -215,20 +241,31 @@ impl<S: Sink, I: Io> Served<S, I> {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.session.out.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while self.written < self.session.out.len() {
             let rest = &self.session.out[self.written..];
-            match ready!(Pin::new(&mut self.io).poll_write(cx, rest))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.written += written,
+            match Pin::new(&mut self.io).poll_write(cx, rest)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(written) => {
+                    self.written += written;
+                    self.flushing = true;
+                }
+                Poll::Pending => {
+                    // A peer that always leaves a rest must not make it grow.
+                    if self.written > OUT_BYTES_MAX {
+                        self.session.out.drain(..self.written);
+                        self.written = 0;
+                    }
+                    return Poll::Pending;
+                }
             }
         }
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         self.session.out.clear();
         self.session.out.shrink_to(OUT_BYTES_MAX);
         self.written = 0;
+        if self.flushing {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.flushing = false;
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -242,32 +279,37 @@ impl<S: Sink, I: Io> Served<S, I> {
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            if now >= self.alive.look_again {
-                self.look(now)?;
+            if now >= self.look_again {
+                self.look_again = self.look(now)?;
             }
             let due = self.session.give_up(now);
-            let next = due.map_or(self.alive.look_again, |due| due.min(self.alive.look_again));
+            let next = due.map_or(self.look_again, |due| due.min(self.look_again));
             self.timer.as_mut().reset(next);
         }
         Ok(())
     }
 
-    fn look(&mut self, now: Instant) -> io::Result<()> {
+    /// Looks after a peer, and tells when to look again.
+    fn look(&mut self, now: Instant) -> io::Result<Instant> {
         let settings = &self.connection.shared.settings;
-        self.session.rest();
-        self.alive = match (self.alive.heard, self.alive.asked) {
-            (true, _) => {
-                let look_again = now + settings.keep_alive_interval;
-                Alive { look_again, heard: false, asked: false }
-            }
-            (false, false) => {
+        let (interval, timeout) = (settings.keep_alive_interval, settings.keep_alive_timeout);
+        let alive = &mut self.alive;
+        if now >= alive.rested + REST_AFTER {
+            alive.rested = now;
+            self.session.rest();
+        }
+        alive.asked = alive.asked.filter(|asked| alive.heard < *asked);
+        let next = match alive.asked {
+            Some(asked) if now >= asked + timeout => return Err(io::ErrorKind::TimedOut.into()),
+            Some(asked) => asked + timeout,
+            None if now < alive.heard + interval => alive.heard + interval,
+            None => {
                 self.session.ping();
-                let look_again = now + settings.keep_alive_timeout;
-                Alive { look_again, heard: false, asked: true }
+                alive.asked = Some(now);
+                now + timeout
             }
-            (false, true) => return Err(io::ErrorKind::TimedOut.into()),
         };
-        Ok(())
+        Ok(next.min(alive.rested + REST_AFTER))
     }
 }
 
@@ -288,6 +330,12 @@ const DIRECT_BYTES_LEAST: usize = 2 << 10;
 
 /// A request of more takes longer than it takes to hand it to another thread.
 const INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// What a connection reads before it lets others go on.
+const READS_MAX: usize = 32;
+
+/// After this long a peer has its patience back.
+const REST_AFTER: Duration = Duration::from_secs(30);
 
 /// Answers that wait for the peer; beyond it nothing more is read.
 const OUT_BYTES_MAX: usize = 16 << 10;

@@ -135,8 +135,9 @@ impl Settings {
             ),
             (
                 // RFC 9113 section 6.5.2, SETTINGS_INITIAL_WINDOW_SIZE.
-                (1..1 << 31).contains(&self.stream_window_bytes),
-                "stream_window_bytes must be 1 to 2 GiB less 1",
+                // Section 6.9.3 there: until a peer knows better, it may send this much.
+                (65_535..1 << 31).contains(&self.stream_window_bytes),
+                "stream_window_bytes must be 65,535 to 2 GiB less 1",
             ),
             (
                 // RFC 9113 section 6.9.2: a connection starts with 65,535, and may only gain.

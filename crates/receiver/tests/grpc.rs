@@ -306,7 +306,7 @@ async fn a_corrupt_compressed_message_is_an_invalid_argument() {
     }
 }
 
-/// Faults 128.
+/// Faults 128, 164.
 #[tokio::test]
 async fn a_sink_that_panics_fails_its_request_for_good_and_no_other() {
     let receiver = start(async |received: Received| match received.spans {

@@ -280,6 +280,7 @@ async fn what_cannot_be_served_is_an_error() {
         builder.clone().frame_bytes_max((16 << 10) - 1),
         builder.clone().frame_bytes_max(16 << 20),
         builder.clone().stream_window_bytes(1 << 31),
+        builder.clone().stream_window_bytes(65_534),
         builder.clone().connection_window_bytes((1 << 16) - 2),
         builder.clone().connection_window_bytes(1 << 31),
         builder.clone().header_bytes_max(8191),

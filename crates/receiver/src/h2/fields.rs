@@ -40,7 +40,9 @@ impl Fields {
             | b"upgrade" => true,
             b"te" => value != b"trailers",
             b"content-length" => {
-                let length = str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+                let digits = value.iter().all(u8::is_ascii_digit);
+                let length = str::from_utf8(value).ok().filter(|_| digits);
+                let length = length.and_then(|value| value.parse().ok());
                 let before = std::mem::replace(&mut self.content_length, length);
                 length.is_none() || before.is_some_and(|before| Some(before) != length)
             }
@@ -112,6 +114,7 @@ mod tests {
             ("a", "\0"),
             ("content-length", "-1"),
             ("content-length", "x"),
+            ("content-length", "+5"),
         ] {
             assert!(!with(pair), "{pair:?}");
         }

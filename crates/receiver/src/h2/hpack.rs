@@ -162,6 +162,12 @@ fn text(rest: &mut &[u8], out: &mut Vec<u8>) -> Result<(), Unread> {
     }
 }
 
+/// Begins a block with a table of no size, whatever the peer allows: of nothing that is written here is
+/// a table kept, and a peer that lowers its limit asks for that word (section 4.2).
+pub(super) fn block() -> Vec<u8> {
+    vec![0x20]
+}
+
 /// Appends the status of an answer.
 pub(crate) fn write_status(status: u16, block: &mut Vec<u8>) {
     const STATUS: u8 = 8;

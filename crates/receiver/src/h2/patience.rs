@@ -18,6 +18,9 @@ pub(super) enum Cost {
     Stream = 10,
 }
 
+/// A list of header fields of this many bytes costs as much as a frame: a few bytes may refer to many.
+const FIELDS_BYTES: usize = 4 << 10;
+
 impl Default for Patience {
     fn default() -> Self {
         Self(MOST)
@@ -33,7 +36,12 @@ impl Patience {
         Ok(())
     }
 
-    /// For a request that was taken over.
+    /// For having read a list of header fields; an ordinary one costs nothing.
+    pub(super) fn tire_of_fields(&mut self, bytes: usize) -> Result<(), ErrorCode> {
+        (0..bytes / FIELDS_BYTES).try_for_each(|_| self.tire(Cost::Frame))
+    }
+
+    /// For a request that was answered.
     pub(super) fn rest_a_little(&mut self) {
         self.0 = (self.0 + PER_REQUEST).min(MOST);
     }

@@ -6,21 +6,21 @@ use bytes::BufMut;
 
 use super::fields::Fields;
 use super::frame::{self, ErrorCode, Head};
-use super::hpack::{Decoder, Unread, write_status};
+use super::hpack::{self, Decoder, Unread, write_status};
 use super::patience::{Cost, Patience};
-use crate::body::Pace;
 use crate::budget::Share;
 use crate::grpc::{Call, Request};
-use crate::settings::Settings;
-use crate::stats::Counters;
+use crate::stats::{Counters, Reason};
 
 mod answers;
 mod block;
+mod limits;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 use block::Block;
+pub(super) use limits::Limits;
 pub(super) use stream::Work;
 use stream::{State, Stream, Window};
 
@@ -44,7 +44,7 @@ pub(super) struct Session {
     stream_sendable: i64,
     patience: Patience,
     goodbye: Goodbye,
-    /// Streams begun, those at once refused included.
+    /// Those that were more than a stream refused or reset at once.
     pub(super) requests_begun: u64,
     /// Those whose message is here, to be taken out.
     pub(super) requests: Vec<(u32, Request)>,
@@ -86,32 +86,6 @@ enum Goodbye {
     Announced,
     /// No stream after this one.
     After(u32),
-}
-
-/// What a session keeps to, of [`Settings`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    request_bytes_max: usize,
-    header_bytes_max: usize,
-    streams_max: usize,
-    frame_bytes_max: u32,
-    stream_window_bytes: u32,
-    connection_window_bytes: u32,
-    pace: Pace,
-}
-
-impl From<&Settings> for Limits {
-    fn from(settings: &Settings) -> Self {
-        Self {
-            request_bytes_max: settings.grpc_request_bytes_max,
-            header_bytes_max: settings.header_bytes_max as usize,
-            streams_max: settings.streams_max as usize,
-            frame_bytes_max: settings.frame_bytes_max,
-            stream_window_bytes: settings.stream_window_bytes,
-            connection_window_bytes: settings.connection_window_bytes,
-            pace: settings.pace(),
-        }
-    }
 }
 
 impl Session {
@@ -205,7 +179,7 @@ impl Session {
                         break;
                     }
                     rest = further;
-                    self.data(data);
+                    self.data(data)?;
                 }
                 Next::Block { bytes } => {
                     let (part, further) = rest.split_at(bytes.min(rest.len()));
@@ -281,13 +255,14 @@ impl Session {
             frame::HEADERS | frame::CONTINUATION => self.begin_block(head),
             frame::RST_STREAM | frame::WINDOW_UPDATE => whole(head.bytes == 4),
             frame::PING => whole(head.bytes == 8),
+            // What it says beyond its code is not wanted.
+            frame::GOAWAY if head.bytes <= SETTINGS_BYTES_MAX => whole(head.bytes >= 8),
             frame::SETTINGS if head.bytes > SETTINGS_BYTES_MAX => Err(ErrorCode::EnhanceYourCalm),
             frame::SETTINGS => {
                 whole(head.bytes.is_multiple_of(6) && (!head.has(frame::ACK) || head.bytes == 0))
             }
             frame::PUSH_PROMISE => Err(ErrorCode::Protocol),
-            // Priorities are of the past, a peer's goodbye changes nothing here, and unknown frames
-            // are passed over.
+            // Priorities are of the past, and unknown frames are passed over.
             _ => {
                 self.patience.tire(Cost::Frame)?;
                 Ok(Next::Skip { bytes: head.bytes })
@@ -328,17 +303,20 @@ impl Session {
         Ok(Next::Padding { stream: id, bytes, ends })
     }
 
-    fn data(&mut self, data: &[u8]) {
-        let Next::Data { stream, bytes, padding, .. } = &mut self.next else { return };
+    fn data(&mut self, data: &[u8]) -> Result<(), ErrorCode> {
+        let Next::Data { stream, bytes, padding, .. } = &mut self.next else { return Ok(()) };
         *bytes -= data.len();
         let (stream, after) = (*stream, *bytes + *padding);
-        let Some(place) = self.find(stream) else { return };
-        let State::Arriving(arriving) = &mut self.streams[place].state else { return };
+        let Some(place) = self.find(stream) else { return Ok(()) };
+        let State::Arriving(arriving) = &mut self.streams[place].state else { return Ok(()) };
         arriving.arrived += data.len() as u64;
         let pushed = arriving.message.push(data, self.limits.request_bytes_max, &self.share);
-        if let Err(fault) = pushed {
-            self.refuse(place, &fault, false);
-            self.next = Next::Skip { bytes: after };
+        match pushed {
+            Ok(()) => Ok(()),
+            Err(fault) => {
+                self.next = Next::Skip { bytes: after };
+                self.refuse(place, &fault, false)
+            }
         }
     }
 
@@ -401,6 +379,7 @@ impl Session {
             Err(Unread::Malformed) => return Err(ErrorCode::Compression),
             Err(Unread::Unwanted) => return Err(ErrorCode::EnhanceYourCalm),
         }
+        self.patience.tire_of_fields(fields.bytes)?;
         if let Some(place) = self.find(id) {
             // Trailers, which say nothing that is wanted.
             return match self.streams[place].state {
@@ -416,13 +395,17 @@ impl Session {
         }
         if id <= self.stream_last {
             // Trailers may have been on their way while the stream was answered or reset.
-            return if ends { Ok(()) } else { Err(ErrorCode::StreamClosed) };
+            return if ends {
+                self.patience.tire(Cost::Frame)
+            } else {
+                Err(ErrorCode::StreamClosed)
+            };
         }
         self.stream_last = id;
         if let Goodbye::After(last) = self.goodbye
             && id > last
         {
-            return Ok(());
+            return self.patience.tire(Cost::Frame);
         }
         if self.streams.len() >= self.limits.streams_max {
             return self.reset(id, ErrorCode::RefusedStream);
@@ -433,8 +416,10 @@ impl Session {
         self.open(id, call, &fields);
         let place = self.streams.len() - 1;
         if fields.bytes > bytes_max {
-            self.streams.pop();
-            let mut block = Vec::new();
+            if let Some(Stream { state: State::Arriving(arriving), .. }) = self.streams.pop() {
+                arriving.tally.refused(Reason::Framing);
+            }
+            let mut block = hpack::block();
             write_status(431, &mut block);
             self.write_last(id, &block, ends);
             return Ok(());
@@ -446,10 +431,12 @@ impl Session {
         });
         match served {
             Err(fault) => self.refuse(place, &fault, ends),
-            Ok(()) if ends => self.ended(place),
-            Ok(()) => {}
+            Ok(()) if ends => {
+                self.ended(place);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
-        Ok(())
     }
 
     fn whole(&mut self, head: Head, payload: &[u8]) -> Result<(), ErrorCode> {
@@ -467,12 +454,17 @@ impl Session {
                 frame::write(frame::PING, frame::ACK, 0, payload, &mut self.out);
                 self.patience.tire(Cost::Frame)
             }
+            // A peer that has finished opens no more streams; one that found an error hears no answers.
+            frame::GOAWAY if payload[4..8] != [0; 4] => Err(ErrorCode::NoError),
+            frame::GOAWAY => Ok(()),
             frame::RST_STREAM => {
                 self.known(head.stream)?;
-                if let Some(place) = self.find(head.stream) {
-                    // Work on it ends, and its account says so.
-                    self.streams.remove(place);
-                }
+                let Some(place) = self.find(head.stream) else {
+                    // Its answer may have crossed this on its way.
+                    return self.patience.tire(Cost::Frame);
+                };
+                // Work on it ends, and its account says so.
+                self.streams.remove(place);
                 self.patience.tire(Cost::Stream)
             }
             _ => {
@@ -485,6 +477,7 @@ impl Session {
     }
 
     fn settings(&mut self, payload: &[u8]) -> Result<(), ErrorCode> {
+        let mut window = self.stream_sendable;
         for setting in payload.chunks_exact(6) {
             let [i0, i1, v0, v1, v2, v3] = *setting else { continue };
             let value = u32::from_be_bytes([v0, v1, v2, v3]);
@@ -496,17 +489,16 @@ impl Session {
                 frame::INITIAL_WINDOW_SIZE if value > frame::STREAM_MAX => {
                     return Err(ErrorCode::FlowControl);
                 }
-                frame::INITIAL_WINDOW_SIZE => {
-                    let more = i64::from(value) - self.stream_sendable;
-                    self.stream_sendable = value.into();
-                    for stream in &mut self.streams {
-                        stream.sendable += more;
-                        if stream.sendable > frame::STREAM_MAX.into() {
-                            return Err(ErrorCode::FlowControl);
-                        }
-                    }
-                }
+                frame::INITIAL_WINDOW_SIZE => window = value.into(),
                 _ => {}
+            }
+        }
+        let more = window - self.stream_sendable;
+        self.stream_sendable = window;
+        for stream in &mut self.streams {
+            stream.sendable += more;
+            if stream.sendable > frame::STREAM_MAX.into() {
+                return Err(ErrorCode::FlowControl);
             }
         }
         self.is_settled = true;
@@ -574,7 +566,11 @@ impl Session {
 
     /// The connection's last words, after an error of the peer's.
     pub(super) fn end(&mut self, code: ErrorCode) {
-        self.write_goaway(self.stream_last, code);
+        let last = match self.goodbye {
+            Goodbye::After(last) => last,
+            Goodbye::NotYet | Goodbye::Announced => self.stream_last,
+        };
+        self.write_goaway(last, code);
     }
 
     fn find(&self, id: u32) -> Option<usize> {

@@ -11,6 +11,7 @@ use crate::fault::Fault;
 use crate::grpc::{self, Call, Request};
 use crate::h2::fields::Fields;
 use crate::h2::frame::{self, ErrorCode};
+use crate::h2::hpack;
 use crate::h2::patience::Cost;
 use crate::message::Message;
 use crate::sink::{Accepted, Transport};
@@ -74,9 +75,9 @@ impl Session {
     /// Answers a request, unless its stream was reset.
     pub(in crate::h2) fn answer(&mut self, id: u32, outcome: Result<Accepted, Fault>) {
         let Some(place) = self.find(id) else { return };
+        self.patience.rest_a_little();
         match outcome {
             Ok(accepted) => {
-                self.patience.rest_a_little();
                 frame::write(frame::HEADERS, frame::END_HEADERS, id, ANSWER_HEAD, &mut self.out);
                 let message = grpc::message(accepted);
                 self.streams[place].state = State::Answering { message, sent: 0 };
@@ -114,19 +115,29 @@ impl Session {
         self.streams.remove(place);
     }
 
-    /// Refuses a request that is arriving.
-    pub(super) fn refuse(&mut self, place: usize, fault: &Fault, has_ended: bool) {
+    /// Refuses a request that is arriving. One that could never have been served is a stream begun for
+    /// nothing.
+    pub(super) fn refuse(
+        &mut self,
+        place: usize,
+        fault: &Fault,
+        has_ended: bool,
+    ) -> Result<(), ErrorCode> {
         let working = State::Working { _task: None };
         let state = std::mem::replace(&mut self.streams[place].state, working);
         if let State::Arriving(arriving) = state {
             arriving.tally.refused(fault.reason);
         }
         self.fail(place, fault, has_ended);
+        match fault.reason {
+            Reason::Budget | Reason::Timeout => Ok(()),
+            _ => self.patience.tire(Cost::Stream),
+        }
     }
 
     fn fail(&mut self, place: usize, fault: &Fault, has_ended: bool) {
         let id = self.streams.remove(place).id;
-        let mut block = Vec::new();
+        let mut block = hpack::block();
         grpc::failure(fault, &mut block);
         self.write_last(id, &block, has_ended);
     }
@@ -143,8 +154,10 @@ impl Session {
     /// Ends a stream for what its peer did.
     pub(super) fn reset(&mut self, id: u32, code: ErrorCode) -> Result<(), ErrorCode> {
         self.write_reset(id, code);
-        if let Some(place) = self.find(id) {
-            self.streams.remove(place);
+        if let Some(place) = self.find(id)
+            && let State::Arriving(arriving) = self.streams.remove(place).state
+        {
+            arriving.tally.refused(Reason::Framing);
         }
         self.patience.tire(Cost::Stream)
     }
@@ -183,7 +196,8 @@ impl Session {
                 fault = grpc::passed;
             }
             if due <= now {
-                self.refuse(place, &fault(), false);
+                // Slowness is no reason to end a connection.
+                let _patient = self.refuse(place, &fault(), false);
             } else {
                 next = Some(next.map_or(due, |next: Instant| next.min(due)));
             }

@@ -315,6 +315,123 @@ fn what_takes_too_long_is_given_up_by_its_bytes_or_its_deadline() {
 }
 
 #[test]
+fn the_first_block_of_a_connection_empties_the_table_whatever_it_answers() {
+    for call in [headers(1), sent(frame::HEADERS, frame::END_HEADERS, 1, &crowded())] {
+        let mut peer = Peer::new();
+        peer.send(&[call, data(1, &[9; 5])].concat()).expect("refused");
+        assert_eq!(peer.frames()[0].3[0], 0x20);
+    }
+}
+
+/// A block whose list is over the limit, and not by so much that the connection ends.
+fn crowded() -> Vec<u8> {
+    block(&[("a", &"v".repeat(2000))])
+}
+
+#[test]
+fn a_list_over_the_limit_is_answered_by_431_and_counted() {
+    let mut peer = Peer::new();
+    peer.send(&sent(frame::HEADERS, frame::END_HEADERS, 1, &crowded())).expect("refused");
+    let frames = peer.frames();
+    assert_eq!(fields(&frames[0].3), [(":status".to_owned(), "431".to_owned())]);
+    assert_eq!(frames[1], (frame::RST_STREAM, 0, 1, vec![0; 4]));
+    assert_eq!((peer.refused(Reason::Framing), peer.session.requests_open()), (1, 0));
+}
+
+/// How many times `frames` can be sent until the connection is ended.
+fn endured(mut peer: Peer, frames: impl Fn(u32) -> Vec<u8>) -> u32 {
+    (0..20_000)
+        .find(|round| {
+            let sent = peer.session.feed(&frames(*round));
+            peer.requests();
+            match sent {
+                Ok(_) => false,
+                Err(code) => {
+                    assert_eq!(code, ErrorCode::EnhanceYourCalm);
+                    true
+                }
+            }
+        })
+        .unwrap_or(u32::MAX)
+}
+
+#[test]
+fn what_brings_no_request_on_its_way_ends_the_connection_in_the_end() {
+    let ending = frame::END_HEADERS | frame::END_STREAM;
+    let late = sent(frame::HEADERS, ending, 1, &block(&[]));
+    let mut peer = Peer::new();
+    peer.send(&[headers(1), data(1, b"")].concat()).expect("refused");
+    assert!(endured(peer, |_| late.clone()) <= 10_000, "headers of closed streams");
+
+    let mut peer = Peer::new();
+    peer.session.drain();
+    let ping = peer.frames()[1].3.clone();
+    peer.send(&sent(frame::PING, frame::ACK, 0, &ping)).expect("an answer");
+    assert!(endured(peer, |n| headers(2 * n + 1)) <= 10_000, "headers behind the goodbye");
+
+    let wrong = |n| sent(frame::HEADERS, frame::END_HEADERS, 2 * n + 1, b"\x82\x84\x86");
+    assert!(endured(Peer::new(), wrong) <= 1000, "requests that are never served");
+    let reset = |n| [headers(2 * n + 1), sent(frame::RST_STREAM, 0, 2 * n + 1, &[0; 4])].concat();
+    assert!(endured(Peer::new(), reset) <= 1000, "streams begun and reset");
+}
+
+#[test]
+fn a_block_pays_for_what_it_stands_for_and_an_ordinary_one_pays_nothing() {
+    let mut patience = crate::h2::patience::Patience::default();
+    for _ in 0..100_000 {
+        patience.tire_of_fields(1000).expect("an ordinary list");
+    }
+    let large = (0..).take_while(|_| patience.tire_of_fields(64 << 10).is_ok()).count();
+    assert_eq!(large, 10_000 / 16);
+}
+
+#[test]
+fn a_peer_whose_calls_all_end_late_or_for_want_of_room_goes_on() {
+    let mut peer = Peer::new();
+    for stream in (1..20_000).step_by(2) {
+        peer.send(&[headers(stream), data(stream, &message(b"spans"))].concat()).expect("a call");
+        assert_eq!(peer.requests().len(), 1);
+        peer.session.answer(stream, Err(Fault::budget()));
+        // It had given up just then.
+        peer.send(&sent(frame::RST_STREAM, 0, stream, &[0; 4])).expect("crossed");
+        peer.frames();
+    }
+}
+
+#[test]
+fn last_words_name_no_stream_behind_the_goodbye_and_an_error_of_the_peer_ends_it() {
+    let mut peer = Peer::new();
+    peer.session.drain();
+    let ping = peer.frames()[1].3.clone();
+    peer.send(&sent(frame::PING, frame::ACK, 0, &ping)).expect("an answer");
+    peer.send(&headers(7)).expect("ignored");
+    peer.frames();
+    peer.session.end(ErrorCode::Protocol);
+    assert_eq!(peer.frames()[0].3[..4], [0; 4]);
+
+    let goaway =
+        |code: u8| sent(frame::GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, code, b'w', b'h', b'y']);
+    assert_eq!(Peer::new().send(&goaway(0)), Ok(()));
+    assert_eq!(Peer::new().send(&goaway(9)), Err(ErrorCode::NoError));
+}
+
+#[test]
+fn an_answer_larger_than_a_frame_goes_out_in_frames_that_any_peer_takes() {
+    let mut peer = Peer::new();
+    peer.send(&[headers(1), data(1, &message(b"spans"))].concat()).expect("a call");
+    peer.requests();
+    let long = Accepted { rejected_spans: 1, message: "why ".repeat(10_000) };
+    peer.session.answer(1, Ok(long));
+    let frames = peer.frames();
+    assert!(frames.iter().all(|frame| frame.3.len() <= frame::PAYLOAD_BYTES_MAX));
+    let body: Vec<u8> =
+        frames.iter().filter(|it| it.0 == frame::DATA).flat_map(|it| it.3.clone()).collect();
+    let length = u32::from_be_bytes([body[1], body[2], body[3], body[4]]);
+    assert_eq!(body.len(), 5 + length as usize);
+    assert!(!peer.session.is_busy());
+}
+
+#[test]
 fn a_length_that_is_told_must_be_kept() {
     let mut peer = Peer::new();
     for (stream, length, reason) in [(1, "10", None), (3, "11", Some(Reason::Framing))] {
