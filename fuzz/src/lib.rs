@@ -4,7 +4,9 @@
 //! promise is broken. The targets of `cargo fuzz` call them; so does a test of `xtask` with each file
 //! of the corpus, so that what was found once stays found in every `cargo test`.
 
+pub mod config;
 pub mod decompress;
+pub mod edit;
 pub mod environment;
 pub mod headers;
 pub mod json;
@@ -19,5 +21,7 @@ mod peer;
 mod normal;
 #[path = "../../crates/codec/tests/wire/oracle.rs"]
 mod oracle;
+#[path = "../../crates/processors/tests/behaviour/plain.rs"]
+mod plain;
 #[path = "../../crates/codec/tests/wire/soup.rs"]
 mod soup;

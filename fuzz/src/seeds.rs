@@ -27,11 +27,13 @@ pub fn all() -> Vec<(PathBuf, Vec<u8>)> {
     let targets = [
         ("view", wire()),
         ("split", split()),
+        ("edit", edit()),
         ("json", json()),
         ("decompress", decompress()),
         ("response", response()),
         ("headers", headers()),
         ("environment", environment()),
+        ("config", config()),
     ];
     let of_target = |(target, seeds): (&str, Vec<Vec<u8>>)| {
         let folder = PathBuf::from(target);
@@ -73,23 +75,97 @@ fn wire() -> Vec<Vec<u8>> {
         full,
     ];
     // Fields in any order, number and number of pieces.
-    let mut state = 1_u64;
-    seeds.extend((0..16).map(|_| {
-        let numbers: Vec<u8> = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 56) as u8
-        })
-        .take(400)
-        .collect();
-        Cook::new(&numbers).message(&REQUEST)
-    }));
+    let all = numbers(1);
+    seeds.extend(all.chunks(400).map(|numbers| Cook::new(numbers).message(&REQUEST)));
     seeds
+}
+
+/// Sixteen times 400 random numbers, the same each time.
+fn numbers(seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(16 * 400).collect()
 }
 
 fn split() -> Vec<Vec<u8>> {
     let limits = [[0, 0, 1], [64, 0, 255], [0, 1, 2], [255, 255, 3]];
     let with_limits = |(at, wire): (usize, Vec<u8>)| [&limits[at % 4][..], &wire].concat();
     wire().into_iter().enumerate().map(with_limits).collect()
+}
+
+/// Every action, on requests as they are and on cooked ones, and every mode of sampling.
+fn edit() -> Vec<Vec<u8>> {
+    let action = |kind: u8, key: u8, how: u8, which: u8| [key << 4 | kind, how, which];
+    let [insert, update, upsert, delete, hash, extract, convert] = [0, 1, 2, 3, 4, 5, 6];
+    // By the table of keys in `edit`: 1 and 2 are those of cooked attributes, 4 and 5 those of `span`,
+    // 6 to 13 those of `full`, 14 is the priority, 15 is nowhere.
+    let plans = [
+        vec![action(insert, 15, 2 | 2 << 2, 0)],
+        vec![action(update, 4, 2 | 3 << 2, 0), action(insert, 5, 1, 15)],
+        vec![action(upsert, 6, 0, 12), action(upsert, 15, 1 | 5 << 2, 15)],
+        vec![action(delete, 5, 0, 0)],
+        vec![action(delete, 1, 2, 2), action(upsert, 1, 2 | 7 << 2, 0)],
+        vec![action(hash, 9, 2, 4)],
+        vec![action(hash, 2, 1, 1), action(hash, 2, 1, 1)],
+        vec![action(extract, 4, 0, 1), action(extract, 4, 0, 0)],
+        vec![action(extract, 2, 0, 3), action(delete, 2, 0, 0)],
+        vec![action(convert, 7, 0, 0), action(convert, 8, 0, 1), action(convert, 10, 0, 0)],
+        vec![action(convert, 12, 0, 2), action(convert, 11, 0, 2)],
+        vec![
+            action(upsert, 14, 2 | 3 << 2, 0),
+            action(insert, 15, 0, 14),
+            action(update, 15, 2 | 1 << 2, 0),
+            action(convert, 15, 0, 0),
+        ],
+        vec![action(upsert, 15, 0, 1), action(hash, 1, 0, 0), action(update, 6, 2 | 3 << 2, 0)],
+        vec![action(convert, 1, 0, 1), action(insert, 3, 0, 6), action(delete, 6, 0, 0)],
+    ];
+    let with_plan = |at: usize, cooks: bool, request: &[u8]| {
+        let list = &plans[at % plans.len()];
+        let form = (list.len() as u8 - 1) | u8::from(cooks) << 2;
+        let mut numbers = list.concat();
+        numbers.resize(12, 0);
+        // Mode, whether to fail closed, precision; half of what is kept; a seed.
+        let sampler = [[0, 100, 22], [1 | 4, 200, 0], [2, 50, 0], [2 | 4 | 9 << 3, 1, 0]][at % 4];
+        [&[form], &numbers[..], &sampler, request].concat()
+    };
+    let state = |trace_state: &str, priority: Value| Span {
+        trace_state: trace_state.to_owned(),
+        attributes: vec![key_value("sampling.priority", priority)],
+        ..span(0xF7)
+    };
+    let stated = request(vec![
+        state("ot=th:8", Value::StringValue("-1".into())),
+        state("a=1,ot=rv:c0000000000000;th:c;x:y", Value::StringValue("high".into())),
+        state("ot=th:8;rv:10000000000000", Value::BoolValue(true)),
+        state("", Value::IntValue(1)),
+        state("what?", Value::DoubleValue(0.0)),
+    ]);
+    // Keys that came twice and thrice, on spans and in a resource.
+    let twice = ["a", "text", "a", "b", "text", "tier", "a"].into_iter().zip(0..);
+    let twice = twice.map(|(key, number)| key_value(key, Value::IntValue(number))).collect();
+    let mut twice = request(vec![Span { attributes: twice, ..span(1) }, span(2)]);
+    let attributes = twice.resource_spans[0].scope_spans[0].spans[0].attributes.clone();
+    twice.resource_spans[0].resource = Some(Resource { attributes, ..Resource::default() });
+    // Long enough to be shared and not copied.
+    let long = request(vec![span(1), Span { name: "long ".repeat(900), ..span(2) }, span(3)]);
+    let [full, stated, long, twice] =
+        [full(), stated, long, twice].map(|request| request.encode_to_vec());
+    let mut seeds = Vec::new();
+    for at in 0..plans.len() {
+        seeds.push(with_plan(at, false, &full));
+        seeds.push(with_plan(at, true, &numbers(at as u64 + 2)[..400]));
+    }
+    seeds.extend((0..4).map(|at| with_plan(at, false, &stated)));
+    seeds.push(with_plan(1, false, &long));
+    seeds.push(with_plan(4, false, &wire()[4]));
+    seeds.push(with_plan(2, false, &wire()[6]));
+    // Plans that read and set these keys.
+    seeds.extend([2, 4, 12, 13].map(|at| with_plan(at, false, &twice)));
+    seeds
 }
 
 fn json() -> Vec<Vec<u8>> {
@@ -287,6 +363,80 @@ fn environment() -> Vec<Vec<u8>> {
         b"HTTPS_PROXY=http://u:p@proxy:1\nno_proxy=*,.x,10.0.0.0/8\nOTEL_SERVICE_NAME=\xff\xfe",
     ];
     seeds.map(<[u8]>::to_vec).to_vec()
+}
+
+/// The examples and the wrong configurations of `spanwire-config`, and what they lack.
+fn config() -> Vec<Vec<u8>> {
+    macro_rules! files {
+        ($($path:literal),* $(,)?) => {
+            [$(include_str!(concat!("../../crates/config/tests/", $path, ".yaml"))),*]
+        };
+    }
+    let files = files![
+        "examples/agent",
+        "examples/gateway",
+        "examples/kubernetes",
+        "wrong/alias",
+        "wrong/bad_duration",
+        "wrong/bad_enum",
+        "wrong/bare_variable",
+        "wrong/bomb",
+        "wrong/duplicate_key",
+        "wrong/empty_pipeline",
+        "wrong/empty_protocols",
+        "wrong/endpoint_without_port",
+        "wrong/nested",
+        "wrong/other_signals",
+        "wrong/out_of_range",
+        "wrong/secrets",
+        "wrong/tab",
+        "wrong/undefined_exporter",
+        "wrong/unknown_key",
+        "wrong/unsupported_component",
+        "wrong/unsupported_key",
+        "wrong/wrong_type",
+    ];
+    let text = |form: u8, text: &str| [&[form], text.as_bytes()].concat();
+    let base = "receivers: {otlp: {protocols: {grpc: }}}\nexporters: {debug: }\n\
+                service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}\n";
+    let over = |form: u8, more: &str| text(form, &format!("{base}\0{more}"));
+    // One that leaves out what is not supported, too; forms are those of `check`.
+    let mut seeds: Vec<_> = files.iter().map(|file| text(0, file)).collect();
+    seeds.push(text(4, files[files.len() - 2]));
+    seeds.extend([
+        text(1, base),
+        over(2, "exporters: {otlp: {endpoint: '${env:ENDPOINT}', headers: {a: '${env:SECRET}'}}}"),
+        over(2, "processors::batch::timeout: 1h30m\nexporters: {debug: &d {}, debug/2: *d}"),
+        over(2, "receivers: {otlp: {protocols: {http: {endpoint: 'unix:///x', cors: {}}}}}"),
+        over(2, "processors: {attributes: {actions: [{key: k, action: upsert, value: 0x1F}]}}"),
+        over(
+            2,
+            r##"processors: {resource: {attributes: [{key: a$$b, action: insert, value: "\" # :\n\e"}]}}"##,
+        ),
+        over(
+            2,
+            "processors: {probabilistic_sampler: {sampling_percentage: 1e-3, sampling_precision: 7}}",
+        ),
+        over(
+            2,
+            "processors:\n  memory_limiter:\n    check_interval: 1s\n    limit_mib: ${env:NUMBER}\n",
+        ),
+        over(2, "exporters: {debug: {verbosity: '${env:STRUCTURE}${env:REFERENCE}'}}"),
+        over(2, "exporters: {debug: {verbosity: 'x${env:SECRET}', sampling_initial: '${env:SECRET}'}}"),
+        over(2, "exporters: {\"${\\ne}\": {}, debug: {verbosity: \"${\\ne}\"}}"),
+        over(2, "exporters:\r  debug:\r    verbosity: [\r"),
+        over(2, "a: {<<: [{b: 1}, {c: 2}], ? d : |2-\n   e\n}"),
+        over(0, "exporters.debug.verbosity=detailed\0service::telemetry::logs::level=debug"),
+        over(
+            0,
+            "no equals sign\0a..b=1\0exporters.debug=[\0receivers.otlp.headers.x=${env:SECRET}",
+        ),
+        over(
+            6,
+            "extensions: {pprof: , health_check: {path: \"\\u00e9\"}}\0service.extensions=[pprof]",
+        ),
+    ]);
+    seeds
 }
 
 fn request(spans: Vec<Span>) -> ExportTraceServiceRequest {

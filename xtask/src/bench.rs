@@ -313,7 +313,7 @@ fn command(arguments: &Arguments) -> String {
 }
 
 fn method(plan: &Plan, ran: &Ran) -> String {
-    let Length { rounds, warm_up, measurement, samples, load, .. } = plan.length;
+    let Length { rounds, warm_up, measurement, samples, load, relay, .. } = plan.length;
     let again = match ran.again.iter().map(ToString::to_string).collect::<Vec<_>>() {
         suites if suites.is_empty() => String::new(),
         suites => format!("; as many again of {}, where a figure looked worse", suites.join(", ")),
@@ -321,10 +321,12 @@ fn method(plan: &Plan, ran: &Ran) -> String {
     let load_rounds = Program::Load.rounds(&plan.length);
     format!(
         "{rounds} rounds, each program once in each{again}; criterion: {:.2} s to warm up, {:.2} s and \
-         {samples} samples a row and round; load: {load_rounds} × {} s; {:.0} min {:.0} s in all",
+         {samples} samples a row and round; load: {load_rounds} × {} s; collector: {} s a row and \
+         round; {:.0} min {:.0} s in all",
         warm_up.as_secs_f64(),
         measurement.as_secs_f64(),
         load.as_secs(),
+        relay.as_secs(),
         ran.took.as_secs() / 60,
         ran.took.as_secs() % 60,
     )
@@ -369,7 +371,12 @@ mod tests {
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
-        for line in ["export --filter x", "load --filter x", "--save main --baseline main"] {
+        for line in [
+            "export --filter x",
+            "load --filter x",
+            "collector --filter x",
+            "--save main --baseline main",
+        ] {
             assert!(possible(&parse(line).expect("well formed")).is_err(), "{line}");
         }
         for line in ["memory --filter x", "--save main --baseline v1"] {

@@ -1,23 +1,27 @@
 //! `cargo xtask interop`: spans between ours and the OTLP software of other languages.
 //!
-//! Into `spanwire-receiver` come spans from the SDKs of Python and JavaScript; out of the client they
+//! Into `spanwire-receiver` come spans from the SDKs of Python, JavaScript and Go; out of the client they
 //! go to the sinks of `oteltest` (Python) and `@elastic/mockotlpserver` (JavaScript). Sender and
-//! receiver each write down every span in one form, and every field of every span must be equal. Last,
+//! receiver each write down every span in one form, and every field of every span must be equal. Then
 //! the Python SDK sends through a network that breaks connections, and what it took for accepted must
-//! have arrived.
+//! have arrived. Last, the SDKs send to a running `spanwire-collector`, which forwards to the sinks and
+//! writes a file: what is in either must be equal to what was sent.
 //!
-//! Versions are pinned in `interop/`; everything is installed below `target/interop`.
+//! Versions are pinned in `interop/`; everything is installed below `target/interop`. Python and Node.js
+//! have to be there; where Go is not, its cases say that they were skipped.
 #![expect(clippy::print_stdout, reason = "the table is what the command is for")]
 
 mod compare;
 mod document;
 mod ours;
 mod peers;
+mod through;
 
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -27,7 +31,7 @@ use spanwire_faultproxy::{Direction, Fault, FaultProxy, Plan};
 
 use compare::Comparison;
 use ours::Collector;
-use peers::{Language, Peers};
+use peers::{Language, Peer, Peers};
 
 use crate::shell;
 
@@ -47,13 +51,6 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let peers = match shell::root().and_then(|root| Peers::install(&root)) {
-        Ok(peers) => peers,
-        Err(error) => {
-            eprintln!("interop: cannot install the peers: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
     let cases: Vec<Case> = cases();
     let chosen: Vec<&Case> =
         cases.iter().filter(|case| case.to_string().contains(&*filter)).collect();
@@ -61,16 +58,24 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
         eprintln!("interop: no case is called {filter:?}");
         return ExitCode::FAILURE;
     }
+    let parties = match Parties::gather(&chosen) {
+        Ok(parties) => parties,
+        Err(error) => {
+            eprintln!("interop: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut rows = Vec::new();
     for (at, case) in chosen.iter().enumerate() {
         eprintln!("interop: [{}/{}] {case}", at + 1, chosen.len());
         let start = Instant::now();
-        let row = Row::of(case, case.run(&peers));
-        for line in &row.details {
+        let own = case.rows(&parties);
+        for line in own.iter().flat_map(|row| &row.details) {
             eprintln!("         {line}");
         }
-        eprintln!("         {} in {:.1} s", row.verdict, start.elapsed().as_secs_f64());
-        rows.push(row);
+        let verdicts: Vec<&str> = own.iter().map(|row| row.verdict.as_str()).collect();
+        eprintln!("         {} in {:.1} s", verdicts.join(", "), start.elapsed().as_secs_f64());
+        rows.extend(own);
     }
     print_table(&rows);
     match rows.iter().all(|row| row.passed) {
@@ -78,6 +83,30 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
         false => ExitCode::FAILURE,
     }
 }
+
+/// Who takes part beside what is in this program.
+struct Parties {
+    peers: Peers,
+    /// The collector's binary; empty if no case is about it.
+    collector: PathBuf,
+}
+
+impl Parties {
+    /// Installs the peers and builds the collector, unless that has been done.
+    fn gather(cases: &[&Case]) -> Result<Self, String> {
+        let root = shell::root()?;
+        let peers =
+            Peers::install(&root).map_err(|error| format!("cannot install the peers: {error}"))?;
+        let collector = match cases.iter().any(|case| case.direction == Way::Through) {
+            true => through::build(&root)?,
+            false => PathBuf::new(),
+        };
+        Ok(Self { peers, collector })
+    }
+}
+
+/// What arrived beside what was sent, for each place it came to, if there are several.
+type Arrived = Vec<(Option<&'static str>, Comparison)>;
 
 /// One peer, one direction, one way to send.
 struct Case {
@@ -96,6 +125,8 @@ enum Way {
     InThrough(Trouble),
     /// From our client to the peer's sink.
     Out,
+    /// From the peer's SDK through a running collector, to the peer's sink and into a file.
+    Through,
 }
 
 /// What the proxy does to every connection.
@@ -109,9 +140,9 @@ enum Trouble {
 
 fn cases() -> Vec<Case> {
     use Compression::{Gzip, None as Plain};
-    use Language::{JavaScript, Python};
+    use Language::{Go, JavaScript, Python};
     use Protocol::{Grpc, HttpJson, HttpProtobuf};
-    use Way::{In, InThrough, Out};
+    use Way::{In, InThrough, Out, Through};
     [
         (Python, In, Grpc, Plain),
         (Python, In, Grpc, Gzip),
@@ -123,6 +154,10 @@ fn cases() -> Vec<Case> {
         (JavaScript, In, HttpProtobuf, Gzip),
         (JavaScript, In, HttpJson, Plain),
         (JavaScript, In, HttpJson, Gzip),
+        (Go, In, Grpc, Plain),
+        (Go, In, Grpc, Gzip),
+        (Go, In, HttpProtobuf, Plain),
+        (Go, In, HttpProtobuf, Gzip),
         (Python, Out, Grpc, Plain),
         (Python, Out, Grpc, Gzip),
         // The HTTP sinks of both peers take bodies as they come: neither decompresses.
@@ -135,6 +170,20 @@ fn cases() -> Vec<Case> {
         (Python, InThrough(Trouble::RequestReset), HttpProtobuf, Plain),
         (Python, InThrough(Trouble::AnswerReset), Grpc, Plain),
         (Python, InThrough(Trouble::AnswerReset), HttpProtobuf, Plain),
+        (Python, Through, Grpc, Plain),
+        (Python, Through, Grpc, Gzip),
+        (Python, Through, HttpProtobuf, Plain),
+        (Python, Through, HttpProtobuf, Gzip),
+        (JavaScript, Through, Grpc, Plain),
+        (JavaScript, Through, Grpc, Gzip),
+        (JavaScript, Through, HttpProtobuf, Plain),
+        (JavaScript, Through, HttpProtobuf, Gzip),
+        (JavaScript, Through, HttpJson, Plain),
+        (JavaScript, Through, HttpJson, Gzip),
+        (Go, Through, Grpc, Plain),
+        (Go, Through, Grpc, Gzip),
+        (Go, Through, HttpProtobuf, Plain),
+        (Go, Through, HttpProtobuf, Gzip),
     ]
     .map(|(language, direction, protocol, compression)| Case {
         language,
@@ -154,17 +203,16 @@ impl fmt::Display for Case {
 
 impl Case {
     fn columns(&self) -> [&'static str; 4] {
-        let peer = match (self.direction, self.language) {
-            (Way::In | Way::InThrough(_), Language::Python) => "opentelemetry-python",
-            (Way::In | Way::InThrough(_), Language::JavaScript) => "opentelemetry-js",
-            (Way::Out, Language::Python) => "oteltest",
-            (Way::Out, Language::JavaScript) => "mockotlpserver",
+        let peer = match self.direction {
+            Way::In | Way::InThrough(_) | Way::Through => self.language.sdk_name(),
+            Way::Out => self.language.sink_name(),
         };
         let direction = match self.direction {
             Way::In => "in",
             Way::InThrough(Trouble::RequestReset) => "in, requests cut",
             Way::InThrough(Trouble::AnswerReset) => "in, answers cut",
             Way::Out => "out",
+            Way::Through => "through the collector",
         };
         let protocol = match self.protocol {
             Protocol::Grpc => "grpc",
@@ -181,12 +229,27 @@ impl Case {
         }
     }
 
-    fn run(&self, peers: &Peers) -> Result<Comparison, String> {
-        match self.direction {
+    /// Runs it, if its peer can take part.
+    fn rows(&self, parties: &Parties) -> Vec<Row> {
+        if let Some(why) = parties.peers.without(self.language) {
+            return vec![Row::skipped(self, why)];
+        }
+        match self.run(parties) {
+            Ok(arrived) => {
+                arrived.into_iter().map(|(to, comparison)| Row::of(self, to, comparison)).collect()
+            }
+            Err(error) => vec![Row::failed(self, error)],
+        }
+    }
+
+    fn run(&self, Parties { peers, collector }: &Parties) -> Result<Arrived, String> {
+        let comparison = match self.direction {
             Way::In => self.receive(peers),
             Way::InThrough(trouble) => self.receive_through(peers, trouble),
             Way::Out => self.send(peers),
-        }
+            Way::Through => return through::run(self, peers, collector),
+        };
+        comparison.map(|comparison| vec![(None, comparison)])
     }
 
     fn receive(&self, peers: &Peers) -> Result<Comparison, String> {
@@ -231,7 +294,9 @@ impl Case {
     ) -> Result<Vec<Json>, String> {
         let protocol = match (self.language, self.protocol) {
             (_, Protocol::Grpc) => "grpc",
-            (Language::Python, Protocol::HttpProtobuf | Protocol::HttpJson) => "http",
+            (Language::Python | Language::Go, Protocol::HttpProtobuf | Protocol::HttpJson) => {
+                "http"
+            }
             (Language::JavaScript, Protocol::HttpProtobuf) => "proto",
             (Language::JavaScript, Protocol::HttpJson) => "json",
         };
@@ -241,23 +306,47 @@ impl Case {
     }
 
     fn send(&self, peers: &Peers) -> Result<Comparison, String> {
-        let service = if self.protocol == Protocol::Grpc { "grpc" } else { "http" };
-        let mut sink = peers.start(self.language, "sink", &[service])?;
-        let Some(line) = sink.line()? else {
-            return sink.finish().and(Err("the sink ended before it began".to_owned()));
+        let sink = Sink::start(self, peers)?;
+        let endpoint = format!("http://{}", sink.address());
+        let sent = ours::send(&endpoint, self.protocol, self.compression, SPANS)?;
+        Ok(Comparison::of(sent, &sink.finish(self.compression)?))
+    }
+}
+
+/// The peer's sink behind a proxy.
+struct Sink {
+    peer: Peer,
+    /// The peers don't say what was compressed; a proxy knows how much has passed.
+    proxy: FaultProxy,
+}
+
+impl Sink {
+    fn start(case: &Case, peers: &Peers) -> Result<Self, String> {
+        let service = if case.protocol == Protocol::Grpc { "grpc" } else { "http" };
+        let mut peer = peers.start(case.language.sink(), "sink", &[service])?;
+        let Some(line) = peer.line()? else {
+            return peer.finish().and(Err("the sink ended before it began".to_owned()));
         };
         let port = line.as_u64().and_then(|port| u16::try_from(port).ok());
         let port = port.ok_or_else(|| format!("no port: {line}"))?;
-        // The peers don't say what was compressed; a proxy knows how much has passed.
         let proxy = FaultProxy::start(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
             .map_err(|error| error.to_string())?;
-        let endpoint = format!("http://{}", proxy.address());
-        let sent = ours::send(&endpoint, self.protocol, self.compression, SPANS)?;
-        let bytes = proxy.stats().bytes_up;
-        if (bytes < SPANS * SPAN_BYTES_MIN) != (self.compression == Compression::Gzip) {
-            return Err(format!("{bytes} bytes were sent, not what {self} has"));
+        Ok(Self { peer, proxy })
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.proxy.address()
+    }
+
+    /// What came, if it came compressed as it should.
+    fn finish(self, compression: Compression) -> Result<Vec<Json>, String> {
+        let bytes = self.proxy.stats().bytes_up;
+        if (bytes < SPANS * SPAN_BYTES_MIN) != (compression == Compression::Gzip) {
+            return Err(format!(
+                "{bytes} bytes came to the sink, with compression {compression:?}"
+            ));
         }
-        Ok(Comparison::of(sent, &sink.finish()?))
+        self.peer.finish()
     }
 }
 
@@ -270,26 +359,39 @@ struct Row {
 }
 
 impl Row {
-    fn of(case: &Case, outcome: Result<Comparison, String>) -> Self {
-        let named = case.columns().map(str::to_owned);
-        let (numbers, details, verdict) = match outcome {
-            Err(error) => (["-".to_owned(), "-".to_owned(), "-".to_owned()], vec![error], "FAILED"),
-            Ok(comparison) => {
-                let verdict = match case.direction {
-                    _ if comparison.is_exact() => "equal",
-                    Way::InThrough(_) if comparison.is_accounted_for() => "accounted for",
-                    _ => "DIFFERENT",
-                };
-                let Comparison { sent, received, repeated, missing, mut wrong, .. } = comparison;
-                if missing > 0 {
-                    wrong.insert(0, format!("{missing} did not arrive"));
-                }
-                wrong.truncate(DETAILS_MAX);
-                ([sent, received, repeated].map(|number| number.to_string()), wrong, verdict)
-            }
+    fn of(case: &Case, to: Option<&str>, comparison: Comparison) -> Self {
+        let verdict = match case.direction {
+            _ if comparison.is_exact() => "equal",
+            Way::InThrough(_) if comparison.is_accounted_for() => "accounted for",
+            _ => "DIFFERENT",
         };
-        let [peer, direction, protocol, compression] = named;
-        let [sent, received, repeated] = numbers;
+        let Comparison { sent, received, repeated, missing, mut wrong, .. } = comparison;
+        if missing > 0 {
+            wrong.insert(0, format!("{missing} did not arrive"));
+        }
+        wrong.truncate(DETAILS_MAX);
+        let numbers = [sent, received, repeated].map(|number| number.to_string());
+        Self::new(case, to, numbers, wrong, verdict)
+    }
+
+    fn failed(case: &Case, error: String) -> Self {
+        Self::new(case, None, ["-"; 3].map(str::to_owned), vec![error], "FAILED")
+    }
+
+    fn skipped(case: &Case, why: &str) -> Self {
+        let row = Self::new(case, None, ["-"; 3].map(str::to_owned), Vec::new(), why);
+        Self { passed: true, ..row }
+    }
+
+    fn new(
+        case: &Case,
+        to: Option<&str>,
+        [sent, received, repeated]: [String; 3],
+        details: Vec<String>,
+        verdict: &str,
+    ) -> Self {
+        let [peer, direction, protocol, compression] = case.columns().map(str::to_owned);
+        let direction = to.map_or_else(|| direction.clone(), |to| format!("{direction} to {to}"));
         let verdict = verdict.to_owned();
         let columns =
             [peer, direction, protocol, compression, sent, received, repeated, verdict.clone()];

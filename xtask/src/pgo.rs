@@ -4,12 +4,13 @@
 //! The program of the hot paths is built with instrumentation and does all of its work once: it
 //! records, encodes, reads, writes and reads JSON, and exports over real sockets to a receiver. The
 //! profile of that goes into a second build, which then runs beside a plain release build, one with
-//! LTO, and those for this machine's processor, in turns.
+//! LTO, and those for this machine's processor, in turns. The same is done with the collector, whose
+//! work is what the load generator sends through it.
 //!
 //! # Guarantees
 //!
-//! - A gain is the median of ratios within each round, with the least and the greatest beside it;
-//!   where these lie on both sides of nothing, it says `no gain`.
+//! - A gain is the median of ratios within each round, with the quartiles beside it; where these lie
+//!   on both sides of nothing, it says `no gain`.
 //! - The flags of `RUSTFLAGS` and `CARGO_ENCODED_RUSTFLAGS` are in every build. Flags in cargo's
 //!   configuration files are in none, whether or not these are set.
 //! - Training that wrote no profile, or an empty one, is an error.
@@ -19,18 +20,19 @@ mod build;
 mod gains;
 mod profile_data;
 
-pub(crate) use self::gains::ASKED_PERCENT;
+pub(crate) use self::gains::{ASKED_PERCENT, COLLECT};
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use self::build::{Build, Variant};
+use self::build::{Build, Subject, Variant};
 use self::gains::{Figures, Run};
 use self::profile_data::ProfileData;
 use crate::bench::machine::Machine;
+use crate::relay::Relay;
 use crate::shell::{self, failed, output, root, succeed};
 
 /// Rounds in which each build runs once.
@@ -69,63 +71,125 @@ impl Pgo {
         let folder = shell::target(&root).join("pgo");
         let build = Build::new(&root, &folder)?;
         let profile_data = ProfileData::find(&root, &build.rustc)?;
-        // Each variant, the instrumented build, training, measuring and the artefacts.
-        let steps = Steps { done: 0, count: variants.len() + 4, start: Instant::now() };
+        // Each variant; for both, an instrumented build, training and measuring; the generator and the
+        // artefacts.
+        let count = variants.len() + Variant::PORTABLE.len() + 2 * 3 + 2;
+        let steps = Steps { done: 0, count, start: Instant::now() };
         Self { root, folder, build, profile_data, steps }.all(variants, rounds)
     }
 
     fn all(mut self, variants: &[Variant], rounds: usize) -> Result<(), String> {
-        let profile = self.folder.join("spanwire.profdata");
-        let mut programs = Vec::new();
-        let mut trained = false;
-        for variant in variants {
-            if variant.profile_guided && !trained {
-                self.train(&profile)?;
-                trained = true;
-            }
-            self.steps.next(&format!("building {}", variant.name));
-            programs.push((*variant, self.build.variant(variant, &profile)?));
-        }
-        self.steps.next(&format!("measuring {} builds, {rounds} rounds in turns", programs.len()));
-        let figures = measure(&programs, rounds)?;
+        self.steps.next("building the load generator");
+        let generator = self.build.generator()?;
+        let paths = self.builds(Subject::HotPaths, variants, &generator)?;
+        let collectors = self.builds(Subject::Collector, &Variant::PORTABLE, &generator)?;
+        let mut figures = Figures::default();
+        let measuring = |of: &str, builds: &[(Variant, PathBuf)]| {
+            format!("measuring {} builds of {of}, {rounds} rounds in turns", builds.len())
+        };
+        self.steps.next(&measuring("the hot paths", &paths));
+        in_turns(&paths, rounds, |variant, program| {
+            let lines = output(Command::new(program).args(["time", "--json"]))?;
+            lines.lines().try_for_each(|line| figures.add_line(variant, line))
+        })?;
+        self.steps.next(&measuring("the collector", &collectors));
+        in_turns(&collectors, rounds, |variant, program| {
+            let printed = self.load(&generator, program, Relay::GRPC_100, LOADED)?;
+            figures.add_load(variant, &printed)
+        })?;
         let run = Run { machine: Machine::read(&self.root), rounds };
         let [json, markdown] = ["figures.json", "report.md"].map(|name| self.folder.join(name));
         shell::write(&json, figures.to_json(&run))?;
         let report = figures.report(&run);
         shell::write(&markdown, &report)?;
         println!("{report}");
-        let artefacts = self.artefacts(&profile)?;
+        let artefacts = self.artefacts(&collectors)?;
         for written in [json, markdown, artefacts] {
             println!("{}", written.display());
         }
         Ok(())
     }
 
+    /// Builds the subject in each of these ways, and trains it where the first needs the profile.
+    fn builds(
+        &mut self,
+        subject: Subject,
+        variants: &[Variant],
+        generator: &Path,
+    ) -> Result<Vec<(Variant, PathBuf)>, String> {
+        let profile = self.folder.join(subject.profile());
+        let mut programs = Vec::new();
+        let mut trained = false;
+        for variant in variants {
+            if variant.profile_guided && !trained {
+                self.train(subject, generator, &profile)?;
+                trained = true;
+            }
+            self.steps.next(&format!("building {}: {}", subject.name(), variant.name));
+            programs.push((*variant, self.build.variant(subject, variant, &profile)?));
+        }
+        Ok(programs)
+    }
+
     /// Builds with instrumentation, runs that, and leaves its profile at this path.
-    fn train(&mut self, profile: &Path) -> Result<(), String> {
+    fn train(&mut self, subject: Subject, generator: &Path, profile: &Path) -> Result<(), String> {
         let raw = self.folder.join("profiles");
-        self.steps.next("building with instrumentation");
-        let program = self.build.instrumented(&raw)?;
-        self.steps.next("training: recording, encoding, reading, JSON, exports to a receiver");
+        self.steps.next(&format!("building {} with instrumentation", subject.name()));
+        let program = self.build.instrumented(subject, &raw)?;
+        self.steps.next(match subject {
+            Subject::HotPaths => {
+                "training: recording, encoding, reading, JSON, exports to a receiver"
+            }
+            Subject::Collector => "training: each load of `cargo xtask bench collector`",
+        });
         // What is there is of other code.
         if raw.exists() {
             fs::remove_dir_all(&raw).map_err(|error| failed(&raw, &error))?;
         }
         shell::create_folder(&raw)?;
-        // A path of the caller's for profiles would lead them past the folder looked into.
-        succeed(Command::new(&program).arg("train").env_remove("LLVM_PROFILE_FILE"))?;
+        match subject {
+            Subject::HotPaths => {
+                // A path of the caller's for profiles would lead them past the folder looked into.
+                succeed(Command::new(&program).arg("train").env_remove("LLVM_PROFILE_FILE"))?;
+            }
+            Subject::Collector => {
+                for relay in Relay::ALL {
+                    self.load(generator, &program, relay, TRAINED)?;
+                }
+            }
+        }
         let functions = self.profile_data.merge(&raw, profile)?;
         eprintln!("{functions} functions are in the profile");
         Ok(())
     }
 
-    /// The optimised programs, and the profile with how to use it, in one folder.
-    fn artefacts(&mut self, profile: &Path) -> Result<PathBuf, String> {
+    /// Loads a collector for so long; what the generator printed of it.
+    fn load(
+        &self,
+        generator: &Path,
+        collector: &Path,
+        relay: Relay,
+        duration: Duration,
+    ) -> Result<String, String> {
+        let loaded = relay.start(collector, &self.folder.join("collector.log"))?;
+        let mut command = Command::new(generator);
+        command.args(relay.arguments(WARM_UP, duration)).args(&loaded.to);
+        let printed = output(&mut command)?;
+        loaded.stop()?;
+        Ok(printed)
+    }
+
+    /// The optimised programs, and the profiles with how to use them, in one folder.
+    fn artefacts(&mut self, collectors: &[(Variant, PathBuf)]) -> Result<PathBuf, String> {
         self.steps.next("collecting what was built");
         let folder = self.folder.join("artefacts");
         shell::create_folder(&folder)?;
-        let mut copied = self.build.optimised(profile)?;
-        copied.push(profile.to_path_buf());
+        let profile = |subject: Subject| self.folder.join(subject.profile());
+        let [of_paths, of_collector] = [Subject::HotPaths, Subject::Collector].map(profile);
+        let mut copied = Vec::from(self.build.optimised(&of_paths)?);
+        let guided = collectors.iter().filter(|(variant, _)| variant.profile_guided);
+        copied.extend(guided.map(|(_, program)| program.clone()));
+        copied.extend([of_paths, of_collector]);
         for from in &copied {
             let name = from.file_name().ok_or_else(|| format!("{} has no name", from.display()))?;
             fs::copy(from, folder.join(name)).map_err(|error| failed(from, &error))?;
@@ -138,37 +202,50 @@ impl Pgo {
     }
 }
 
+/// How long the collector is loaded in a round, and in training by each load.
+const LOADED: Duration = Duration::from_secs(4);
+const TRAINED: Duration = Duration::from_secs(3);
+
+/// Before that.
+const WARM_UP: Duration = Duration::from_secs(1);
+
 /// Runs each program once a round, each round beginning with another.
-fn measure(programs: &[(Variant, PathBuf)], rounds: usize) -> Result<Figures, String> {
-    let mut figures = Figures::default();
+fn in_turns(
+    programs: &[(Variant, PathBuf)],
+    rounds: usize,
+    mut run: impl FnMut(&'static str, &Path) -> Result<(), String>,
+) -> Result<(), String> {
     for round in 0..rounds {
         for turn in 0..programs.len() {
             let (variant, program) = &programs[(round + turn) % programs.len()];
-            let lines = output(Command::new(program).args(["time", "--json"]))?;
-            lines.lines().try_for_each(|line| figures.add(variant.name, line))?;
+            run(variant.name, program)?;
         }
         eprintln!("round {} of {rounds}", round + 1);
     }
-    Ok(figures)
+    Ok(())
 }
 
-/// What stands beside the profile.
+/// What stands beside the profiles.
 fn usage(folder: &Path, rustc: &str, host: &str) -> String {
-    let profile = folder.join("spanwire.profdata");
+    let [paths, collector] =
+        [Subject::HotPaths, Subject::Collector].map(|subject| folder.join(subject.profile()));
     let compiler = rustc.lines().next().unwrap_or_default();
     format!(
         "# Profile-guided builds\n\n\
-         The programs here are built with LTO and the profile. To build another program of this \
-         workspace with it, by the same compiler ({compiler}):\n\n\
-         ```sh\nRUSTFLAGS=\"-Cprofile-use={}\" cargo build --profile bench --target {host} -p PACKAGE\n```\n\n\
+         The programs here are built with LTO and a profile: the collector with that of loads on it, the \
+         others with that of the hot paths. To build the collector, or another program of this \
+         workspace, with one of them, by the same compiler ({compiler}):\n\n\
+         ```sh\nRUSTFLAGS=\"-Cprofile-use={}\" cargo build --profile bench --target {host} -p spanwire-collector\n\
+         RUSTFLAGS=\"-Cprofile-use={}\" cargo build --profile bench --target {host} -p PACKAGE\n```\n\n\
          The compiler finds a function in a profile by its symbol and the shape of its code. Both \
-         depend on where a crate comes from, its features, cargo's profile and `--target`, so this \
-         profile fits this workspace at this commit and no application that depends on it. Such an \
+         depend on where a crate comes from, its features, cargo's profile and `--target`, so these \
+         profiles fit this workspace at this commit and no application that depends on it. Such an \
          application needs a profile of its own work: build it with \
          `RUSTFLAGS=\"-Cprofile-generate=DIR\"` and `--target`, let it do its usual work and end, run \
          `llvm-profdata merge -o app.profdata DIR`, and build it again with \
          `-Cprofile-use=/path/to/app.profdata` in place of the first flag.\n",
-        profile.display()
+        collector.display(),
+        paths.display()
     )
 }
 
@@ -194,7 +271,10 @@ mod tests {
     #[test]
     fn the_flag_beside_the_profile_names_its_file() {
         let text = usage(Path::new("/builds/artefacts"), "rustc 1.95.0\n", "riscv64");
-        assert!(text.contains("RUSTFLAGS=\"-Cprofile-use=/builds/artefacts/spanwire.profdata\""));
+        for file in ["spanwire.profdata", "collector.profdata"] {
+            let flags = format!("RUSTFLAGS=\"-Cprofile-use=/builds/artefacts/{file}\"");
+            assert!(text.contains(&flags), "{text}");
+        }
         assert!(text.contains("--target riscv64"), "symbols are others without it");
         assert!(text.contains("(rustc 1.95.0)"));
     }

@@ -76,6 +76,15 @@ pub(crate) fn exists(program: &str) -> bool {
     found.map_or_else(|error| error.kind() != ErrorKind::NotFound, |_| true)
 }
 
+/// What the caller's environment says about OpenTelemetry is not for the program.
+pub(crate) fn without_telemetry_settings(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"OTEL_") {
+            command.env_remove(name);
+        }
+    }
+}
+
 /// Creates a folder and those above it.
 pub(crate) fn create_folder(path: &Path) -> Result<(), String> {
     fs::create_dir_all(path).map_err(|error| failed(path, &error))
@@ -96,7 +105,8 @@ fn named(command: &Command) -> String {
     format!("`{} {first}`", Path::new(command.get_program()).display())
 }
 
-fn tail(text: &str) -> String {
+/// The last lines of a text.
+pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
 }

@@ -38,6 +38,11 @@ fn requests_split_into_the_same_spans() {
 }
 
 #[test]
+fn requests_are_edited_as_their_decoded_attributes_are_and_nowhere_else() {
+    repeat("edit", checks::edit::check);
+}
+
+#[test]
 fn requests_in_json_survive_both_ways() {
     repeat("json", checks::json::check);
 }
@@ -60,6 +65,11 @@ fn headers_survive_both_ways() {
 #[test]
 fn any_environment_gives_settings_and_shows_no_secret() {
     repeat("environment", checks::environment::check);
+}
+
+#[test]
+fn configurations_print_as_they_load_and_errors_have_places() {
+    repeat("config", checks::config::check);
 }
 
 /// With `SPANWIRE_WRITE_SEEDS`, as `cargo xtask fuzz --seed-corpus` sets it, they are put there.

@@ -1,7 +1,6 @@
 //! Small HTTP servers for people and their tools: metrics, health, what the pipelines do.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,29 +19,21 @@ use tokio::task::JoinHandle;
 pub(crate) type Page = (StatusCode, &'static str, String);
 
 /// A server that answers GET, until it is dropped.
-pub(crate) struct Server {
-    address: SocketAddr,
-    task: JoinHandle<()>,
-}
+pub(crate) struct Server(JoinHandle<()>);
 
 impl Server {
     /// Serves what `pages` has for a path.
     pub(crate) fn spawn(
         listener: TcpListener,
         pages: impl Fn(&str) -> Option<Page> + Send + Sync + 'static,
-    ) -> std::io::Result<Self> {
-        let address = listener.local_addr()?;
-        Ok(Self { address, task: tokio::spawn(serve(listener, Arc::new(pages))) })
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    ) -> Self {
+        Self(tokio::spawn(serve(listener, Arc::new(pages))))
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
 }
 

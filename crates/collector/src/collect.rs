@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use spanwire_batcher::{Bounds, Overflow, Queue, Weigh};
 use spanwire_codec::encode::{self, EncodedResource, EncodedScope};
 use spanwire_model::{Resource, Scope, Span};
+use spanwire_receiver::{Accepted, Refusal};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
@@ -18,7 +19,8 @@ use crate::item::{Hold, Pieces, Request};
 /// [`Collector::inlet`](crate::Collector::inlet).
 ///
 /// Any number of threads may collect: a span is encoded where it is given, and pushed into a queue
-/// without a lock. What the queue cannot hold is refused to the caller.
+/// without a lock. What the queue cannot hold is refused to the caller. What it holds waits there
+/// while the pipeline has no room.
 ///
 /// Dropping it hands on what it holds, in the background; [`close`](Self::close) waits for that.
 #[derive(Debug)]
@@ -66,12 +68,24 @@ impl Weigh for Encoded {
     }
 }
 
-/// The spans were not taken: the queue is full.
+/// Why spans were not taken.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the collector's queue is full; {spans} spans were not taken")]
-pub struct QueueFull {
-    /// So many.
-    pub spans: usize,
+pub enum CollectError {
+    /// There may be room later.
+    #[error("the collector's queue is full; {spans} spans were not taken")]
+    QueueFull {
+        /// So many.
+        spans: usize,
+    },
+    /// There is never room for so many at once.
+    #[error("{bytes} bytes of spans at once; the collector takes {bytes_max}")]
+    TooLarge {
+        /// Of all of them, encoded.
+        bytes: usize,
+        /// Half of the memory that requests may hold.
+        bytes_max: usize,
+    },
 }
 
 /// What became of the spans that were collected:
@@ -81,22 +95,24 @@ pub struct QueueFull {
 pub struct InletStats {
     /// Taken from the caller.
     pub collected: u64,
-    /// Not taken: the queue was full.
+    /// Not taken.
     pub refused: u64,
     /// Handed to the pipeline.
     pub forwarded: u64,
-    /// Refused by the pipeline.
+    /// Refused by the pipeline for good, or not handed to it in time.
     pub lost: u64,
 }
 
 /// What the queue holds at most.
 const BYTES_MAX: usize = 64 << 20;
 const ITEMS_MAX: usize = 1 << 17;
-/// A request to the pipeline is made of so many bytes at most.
-const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// A request to the pipeline is made of spans until it has so many bytes.
+const REQUEST_BYTES: usize = 1 << 20;
 /// Less than this waits for more until the next look.
 const WAKE_BYTES: usize = 256 << 10;
 const LOOK: Duration = Duration::from_millis(10);
+/// What the pipeline could not take is offered to it again after that.
+const COME_BACK: Duration = Duration::from_millis(100);
 
 impl Inlet {
     pub(crate) fn new(intake: Arc<Intake>, resource: &Resource, scope: &Scope) -> Self {
@@ -121,8 +137,8 @@ impl Inlet {
     ///
     /// # Errors
     ///
-    /// [`QueueFull`], at once: nobody waits.
-    pub fn collect(&self, span: &Span) -> Result<(), QueueFull> {
+    /// [`CollectError`], at once: nobody waits.
+    pub fn collect(&self, span: &Span) -> Result<(), CollectError> {
         self.collect_batch(std::slice::from_ref(span))
     }
 
@@ -130,14 +146,22 @@ impl Inlet {
     ///
     /// # Errors
     ///
-    /// [`QueueFull`], at once: nobody waits.
-    pub fn collect_batch(&self, spans: &[Span]) -> Result<(), QueueFull> {
+    /// [`CollectError`], at once: nobody waits.
+    pub fn collect_batch(&self, spans: &[Span]) -> Result<(), CollectError> {
         if spans.is_empty() {
             return Ok(());
         }
         let mut framed = Vec::with_capacity(spans.len() * SPAN_BYTES_EXPECTED);
         spans.iter().for_each(|span| encode::put_framed(span, &mut framed));
         let (spans, shared) = (spans.len(), &self.shared);
+        let refused = |error| {
+            shared.refused.fetch_add(spans as u64, Ordering::Relaxed);
+            Err(error)
+        };
+        let (bytes, bytes_max) = (framed.len(), shared.batch_bytes_max());
+        if bytes > bytes_max {
+            return refused(CollectError::TooLarge { bytes, bytes_max });
+        }
         let item = Encoded { framed: framed.into(), spans };
         match shared.queue.push(item, Overflow::DropNewest, |_| {}) {
             Ok(pushed) => {
@@ -148,9 +172,8 @@ impl Inlet {
                 Ok(())
             }
             Err(_) => {
-                shared.refused.fetch_add(spans as u64, Ordering::Relaxed);
                 shared.wake.notify_one();
-                Err(QueueFull { spans })
+                refused(CollectError::QueueFull { spans })
             }
         }
     }
@@ -167,15 +190,20 @@ impl Inlet {
         }
     }
 
-    /// Hands everything collected to the pipeline, and tells what became of it. To be called before
-    /// the collector's own shutdown, from which on nothing is taken.
-    pub async fn close(mut self) -> InletStats {
+    /// Hands everything collected to the pipeline, and tells what became of it; what the pipeline has
+    /// not answered for by the deadline is lost. To be called before the collector's own shutdown,
+    /// from which on nothing is taken.
+    pub async fn close(mut self, deadline: Duration) -> InletStats {
         self.shared.close();
-        if let Some(worker) = self.worker.take() {
-            // It ends when the queue is empty; a panic of ours has nothing more to hand on.
-            let _ended = worker.await;
+        if let Some(mut worker) = self.worker.take()
+            && tokio::time::timeout(deadline, &mut worker).await.is_err()
+        {
+            worker.abort();
+            let _gone = worker.await;
         }
-        self.stats()
+        // Nobody collects any more, and nobody forwards.
+        let stats = self.stats();
+        InletStats { lost: stats.collected - stats.forwarded, ..stats }
     }
 }
 
@@ -209,11 +237,17 @@ impl Shared {
         self.wake.notify_one();
     }
 
+    /// What is gathered for a request before, and its header, take a quarter each at most.
+    fn batch_bytes_max(&self) -> usize {
+        BYTES_MAX.min(self.intake.budget().bytes_max() / 2)
+    }
+
     /// Makes one request of what is queued, and hands it on.
     async fn forward(&self) {
         let mut spans = Vec::new();
         let (mut bytes, mut count) = (0, 0);
-        while bytes < REQUEST_BYTES_MAX {
+        let enough = REQUEST_BYTES.min(self.intake.budget().bytes_max() / 4);
+        while bytes < enough {
             let Some(item) = self.queue.pop() else { break };
             bytes += item.framed.len();
             count += item.spans;
@@ -228,20 +262,39 @@ impl Shared {
         self.scope.put_header(bytes, &mut header);
         let pieces = std::iter::once(header.freeze()).chain(spans);
         let joined: Bytes = pieces.collect::<Vec<_>>().concat().into();
-        let hold = loop {
-            match self.intake.budget().reserve(joined.len()) {
-                Some(reservation) => break Some(Arc::new(reservation) as Hold),
-                // Others hold all of it, and will give it back.
-                None => tokio::time::sleep(LOOK).await,
-            }
-        };
-        let (bytes, pieces) = (joined.len(), Pieces::One(joined));
-        let request = Request { bytes, pieces, spans: count, compressed: None, hold };
-        let lost = match self.intake.take(request).await {
+        let lost = match self.hand_on(joined, count).await {
             Ok(accepted) => accepted.rejected_spans.min(count as u64),
             Err(_refusal) => count as u64,
         };
         self.lost.fetch_add(lost, Ordering::Relaxed);
         self.taken.fetch_add(count as u64 - lost, Ordering::Relaxed);
+    }
+
+    /// Waits for memory, and for the pipeline while there is one.
+    async fn hand_on(&self, request: Bytes, spans: usize) -> Result<Accepted, Refusal> {
+        let bytes = request.len();
+        let hold = loop {
+            match self.intake.budget().reserve(bytes) {
+                Some(reservation) => break Some(Arc::new(reservation) as Hold),
+                None if bytes > self.intake.budget().bytes_max() => {
+                    let message = format!("{bytes} bytes are more than the memory has room for");
+                    return Err(Refusal::TooLarge { message });
+                }
+                // Others hold all of it, and will give it back.
+                None => tokio::time::sleep(LOOK).await,
+            }
+        };
+        let pieces = Pieces::One(request);
+        let request = Request { bytes, pieces, spans, compressed: None, hold };
+        loop {
+            match self.intake.take(request.clone()).await {
+                Err(Refusal::Unavailable { .. } | Refusal::Exhausted { .. })
+                    if self.intake.is_fed() =>
+                {
+                    tokio::time::sleep(COME_BACK).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 }

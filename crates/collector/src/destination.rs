@@ -2,53 +2,52 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use spanwire_batcher::Limits;
 use spanwire_config::{self as config, ComponentId, Config};
+use spanwire_receiver::Coding;
 use spanwire_transport::{
     Compression, InvalidConfig, Pem, Protocol, RetryPolicy, RetrySettings, Tls, Transport,
     TransportConfig,
 };
 
 use crate::build::StartError;
-use crate::exporter::{self, Batching, Debug, Destination, Exporter, File, Otlp, Sizer};
-use crate::ledger::Ledger;
+use crate::exporter::{self, Batching, Debug, Destination, File, Otlp, Sizer};
 use crate::limits;
 
 /// All that a destination is made of; equal plans make equal destinations.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) exporter: config::Exporter,
-    pub(crate) batch: Option<config::Batch>,
-    /// What its queue holds at most.
-    pub(crate) queue_bytes_max: usize,
+    /// Of the pipeline's batch processor.
+    pub(crate) batch: Option<(ComponentId, config::Batch)>,
 }
 
 /// The plans of all destinations that a pipeline leads to. The batch processor of a pipeline is made
 /// the batching of its destinations, where these have none of their own.
 pub(crate) fn plans(config: &Config) -> BTreeMap<ComponentId, Plan> {
     let mut plans: BTreeMap<ComponentId, Plan> = BTreeMap::new();
-    // Half of the memory is for queues; the rest is for what is read, waits for room, or travels.
-    let used: BTreeSet<_> =
-        config.service.pipelines.values().flat_map(|pipeline| &pipeline.exporters).collect();
-    let queue_bytes_max = limits::of(config).bytes() / 2 / used.len().max(1);
     for pipeline in config.service.pipelines.values() {
         let batch = pipeline.processors.iter().find_map(|id| match config.processors.get(id) {
-            Some(config::Processor::Batch(batch)) => Some(batch),
+            Some(config::Processor::Batch(batch)) => Some((id.clone(), batch.clone())),
             _ => None,
         });
         for id in &pipeline.exporters {
             let Some(exporter) = config.exporters.get(id) else { continue };
-            plans.entry(id.clone()).or_insert_with(|| Plan {
-                exporter: exporter.clone(),
-                batch: batch.cloned(),
-                queue_bytes_max,
-            });
+            let plan = || Plan { exporter: exporter.clone(), batch: batch.clone() };
+            plans.entry(id.clone()).or_insert_with(plan);
         }
     }
     plans
+}
+
+/// What the queue of each destination holds at most: half of the memory is for queues; the rest is
+/// for what is read, waits for room, or travels.
+pub(crate) fn queue_bytes_max(config: &Config) -> usize {
+    let used: BTreeSet<_> =
+        config.service.pipelines.values().flat_map(|pipeline| &pipeline.exporters).collect();
+    limits::of(config).bytes() / 2 / used.len().max(1)
 }
 
 /// The most bytes of one request: gRPC servers take 4 MiB unless they are told otherwise, the Go
@@ -57,21 +56,11 @@ const GRPC_BYTES_MAX: usize = (4 << 20) - (64 << 10);
 const HTTP_BYTES_MAX: usize = 16 << 20;
 
 impl Plan {
-    pub(crate) fn start(
+    /// What it runs by, and where it sends to. Nothing runs yet, and no file is changed.
+    pub(crate) fn parts(
         &self,
         id: &ComponentId,
-        ledger: Arc<Ledger>,
-    ) -> Result<Exporter, StartError> {
-        let (settings, destination) = self.parts(id)?;
-        Ok(Exporter::spawn(id.to_string(), settings, destination, ledger))
-    }
-
-    /// Whether it could start, as far as that shows without starting it.
-    pub(crate) fn check(&self, id: &ComponentId) -> Result<(), StartError> {
-        self.parts(id).map(drop)
-    }
-
-    fn parts(&self, id: &ComponentId) -> Result<(exporter::Settings, Destination), StartError> {
+    ) -> Result<(exporter::Settings, Destination), StartError> {
         Ok(match &self.exporter {
             config::Exporter::OtlpGrpc(otlp) => self.otlp(id, otlp, Protocol::Grpc)?,
             config::Exporter::OtlpHttp(otlp) => {
@@ -106,15 +95,27 @@ impl Plan {
         })
     }
 
-    /// Whether requests that came compressed may go out as they came: they are not merged, and the
-    /// destination compresses too.
-    pub(crate) fn forwards_compressed(&self) -> bool {
+    /// The compression of requests that may go out as they came: they are not merged, and stay
+    /// protobuf.
+    pub(crate) fn forwarded_coding(&self) -> Option<Coding> {
         let (config::Exporter::OtlpGrpc(otlp) | config::Exporter::OtlpHttp(otlp)) = &self.exporter
         else {
-            return false;
+            return None;
         };
-        let merges = self.batch.is_some() || otlp.sending_queue.batch.is_some();
-        !merges && otlp.compression != config::Compression::None
+        let queue = &otlp.sending_queue;
+        let merges = self.batch.is_some() || queue.enabled && queue.batch.is_some();
+        if merges || otlp.encoding == config::Encoding::Json {
+            return None;
+        }
+        match otlp.compression {
+            config::Compression::Gzip => Some(Coding::Gzip),
+            config::Compression::Zstd => Some(Coding::Zstd),
+            // Destinations have no others.
+            config::Compression::None
+            | config::Compression::Snappy
+            | config::Compression::Zlib
+            | config::Compression::Deflate => None,
+        }
     }
 
     fn otlp(
@@ -148,9 +149,9 @@ impl Plan {
         };
         let queue = &otlp.sending_queue;
         let own = queue.batch.as_ref().filter(|_| queue.enabled);
-        let batch = match own {
-            Some(own) => Some(batching(own, bytes_max)),
-            None => self.batch.as_ref().map(|batch| of_processor(batch, bytes_max)),
+        let (batch, batch_processor) = match own {
+            Some(own) => (Some(batching(own, bytes_max)), None),
+            None => self.of_processor(bytes_max),
         };
         let (sizer, capacity) = match queue.sizer {
             config::Sizer::Requests => (Sizer::Requests, queue.queue_size),
@@ -160,26 +161,36 @@ impl Plan {
         let settings = exporter::Settings {
             sizer,
             capacity: capacity.max(1),
-            bytes_max: self.queue_bytes_max,
-            consumers: queue.num_consumers.max(1),
+            // Without a queue, each sender's request is sent at once.
+            consumers: if queue.enabled { queue.num_consumers.max(1) } else { usize::MAX },
             blocks: queue.block_on_overflow,
             waits_for_result: queue.wait_for_result || !queue.enabled,
             batch,
+            batch_processor,
         };
         Ok((settings, Destination::Otlp(Box::new(Otlp { transport, retry }))))
     }
 
     /// A destination on this machine: one request after the other, in order.
     fn local(&self, bytes_max: usize) -> exporter::Settings {
+        let (batch, batch_processor) = self.of_processor(bytes_max);
         exporter::Settings {
             sizer: Sizer::Requests,
             capacity: LOCAL_CAPACITY,
-            bytes_max: self.queue_bytes_max,
             consumers: 1,
             blocks: true,
             waits_for_result: false,
-            batch: self.batch.as_ref().map(|batch| of_processor(batch, bytes_max)),
+            batch,
+            batch_processor,
         }
+    }
+
+    /// The batches that a batch processor asks for, and its name.
+    fn of_processor(&self, bytes_max: usize) -> (Option<Batching>, Option<String>) {
+        self.batch
+            .as_ref()
+            .map(|(id, batch)| (of_processor(batch, bytes_max), id.to_string()))
+            .unzip()
     }
 }
 
@@ -249,26 +260,49 @@ fn unsupported(id: &ComponentId, what: String) -> StartError {
     StartError::Setting { id: id.clone(), rule: format!("{what} is not supported") }
 }
 
+/// An endpoint in the forms that gRPC has for it (`doc/naming.md`), as a URL. The resolver of
+/// `dns://resolver/host:port` is none of it: the system's own is asked.
+fn url(endpoint: &str, insecure: bool) -> String {
+    let name = endpoint.strip_prefix("dns:");
+    if name.is_none() && (endpoint.contains("://") || endpoint.starts_with("unix:")) {
+        return endpoint.to_owned();
+    }
+    let name = name.unwrap_or(endpoint);
+    let name =
+        name.strip_prefix("//").and_then(|rest| rest.split_once('/')).map_or(name, |it| it.1);
+    let scheme = if insecure { "http" } else { "https" };
+    format!("{scheme}://{name}")
+}
+
+/// After which silence a server is pinged, and how long the answer is waited for: 20 s where nothing
+/// is said, and no ping more often than each 10 s, as grpc-go has it (`ClientParameters` in
+/// `keepalive/keepalive.go`, and `KeepaliveMinPingTime`).
+fn keep_alive(keepalive: &config::ClientKeepalive) -> (Duration, Duration) {
+    let interval = match keepalive.time {
+        Duration::ZERO => Duration::ZERO,
+        time => time.max(Duration::from_secs(10)),
+    };
+    let timeout = match keepalive.timeout {
+        Duration::ZERO => Duration::from_secs(20),
+        timeout => timeout,
+    };
+    (interval, timeout)
+}
+
 fn settings(
     otlp: &config::OtlpExporter,
     protocol: Protocol,
 ) -> Result<TransportConfig, InvalidConfig> {
     let tls = &otlp.tls;
-    let has_scheme = otlp.endpoint.contains("://") || otlp.endpoint.starts_with("unix:");
-    let endpoint = match (has_scheme, tls.insecure) {
-        (true, _) => otlp.endpoint.clone(),
-        (false, true) => format!("http://{}", otlp.endpoint),
-        (false, false) => format!("https://{}", otlp.endpoint),
-    };
     let mut transport = match &otlp.traces_endpoint {
         Some(url) => TransportConfig::with_url(protocol, url)?,
-        None => TransportConfig::new(protocol, &endpoint)?,
+        None => TransportConfig::new(protocol, &url(&otlp.endpoint, tls.insecure))?,
     };
     for (name, value) in &otlp.headers {
         transport = transport.header(name, value.expose())?;
     }
-    if let Some(keepalive) = &otlp.keepalive {
-        transport = transport.keep_alive(keepalive.time, keepalive.timeout);
+    if let Some((interval, timeout)) = otlp.keepalive.as_ref().map(keep_alive) {
+        transport = transport.keep_alive(interval, timeout);
     }
     let pem = |file: &Option<PathBuf>, text: &Option<config::Secret>| {
         let file = file.clone().map(Pem::File);
@@ -286,4 +320,60 @@ fn settings(
         settings = settings.server_name(name);
     }
     Ok(transport.request_timeout(otlp.timeout).tls(settings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_has_time_to_be_answered_and_is_not_sent_too_often() {
+        let seconds =
+            |(interval, timeout): (Duration, Duration)| (interval.as_secs(), timeout.as_secs());
+        let of = |time, timeout| {
+            let [time, timeout] = [time, timeout].map(Duration::from_secs);
+            seconds(keep_alive(&config::ClientKeepalive { time, timeout }))
+        };
+        assert_eq!(of(30, 0), (30, 20), "what is not said is not nothing");
+        assert_eq!(of(1, 5), (10, 5));
+        assert_eq!(of(0, 5), (0, 5), "never");
+    }
+
+    #[test]
+    fn endpoints_in_the_forms_of_grpc_are_urls() {
+        for (endpoint, expected) in [
+            ("tempo:4317", "https://tempo:4317"),
+            ("dns:///tempo:4317", "https://tempo:4317"),
+            ("dns:tempo:4317", "https://tempo:4317"),
+            ("dns://8.8.8.8/tempo:4317", "https://tempo:4317"),
+            ("http://tempo:4317", "http://tempo:4317"),
+            ("unix:///run/otel.sock", "unix:///run/otel.sock"),
+            ("[::1]:4317", "https://[::1]:4317"),
+        ] {
+            assert_eq!(url(endpoint, false), expected);
+        }
+        assert_eq!(url("dns:///tempo:4317", true), "http://tempo:4317");
+    }
+
+    #[test]
+    fn originals_are_forwarded_where_they_are_neither_merged_nor_read_as_json() {
+        let coding = |edit: fn(&mut config::OtlpExporter)| {
+            let mut otlp = config::OtlpExporter::http();
+            edit(&mut otlp);
+            Plan { exporter: config::Exporter::OtlpHttp(otlp), batch: None }.forwarded_coding()
+        };
+        assert_eq!(coding(|_| {}), Some(Coding::Gzip));
+        assert_eq!(coding(|otlp| otlp.compression = config::Compression::Zstd), Some(Coding::Zstd));
+        assert_eq!(coding(|otlp| otlp.compression = config::Compression::None), None);
+        assert_eq!(coding(|otlp| otlp.encoding = config::Encoding::Json), None);
+        let batches = |otlp: &mut config::OtlpExporter| {
+            otlp.sending_queue.batch = Some(config::QueueBatch::default());
+        };
+        assert_eq!(coding(batches), None);
+        let without_queue = |otlp: &mut config::OtlpExporter| {
+            otlp.sending_queue.batch = Some(config::QueueBatch::default());
+            otlp.sending_queue.enabled = false;
+        };
+        assert_eq!(coding(without_queue), Some(Coding::Gzip));
+    }
 }

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use spanwire_config::{Batch, ComponentId, Config, Exporter, OtlpExporter, Processor, Sizer};
+use spanwire_receiver::Budget;
 
 use crate::build::StartError;
 use crate::destination;
 use crate::limits;
+use crate::listens;
 use crate::steps;
 
 /// For each pipeline what is looked at, copied, compressed and held, and the bound of memory.
@@ -24,8 +27,8 @@ pub fn explain(config: &Config) -> String {
     text
 }
 
-/// Makes every destination and processor of the configuration and lets it go again, so that what is
-/// wrong with their settings shows before anything starts. No socket is opened, and no file changed.
+/// Makes every part of the configuration that can be made without a socket and lets it go again, so
+/// that what is wrong with its settings shows before anything starts. No file is changed.
 ///
 /// # Errors
 ///
@@ -33,23 +36,29 @@ pub fn explain(config: &Config) -> String {
 ///
 /// # Panics
 ///
-/// Outside a Tokio runtime.
+/// Outside a Tokio runtime with I/O and time enabled.
 ///
 /// ```
-/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// spanwire_collector::check(&spanwire_config::Config::default_pipeline())
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// spanwire_collector::check(&spanwire_config::Config::default_pipeline()).await
 /// # })?;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
-pub fn check(config: &Config) -> Result<(), StartError> {
+pub async fn check(config: &Config) -> Result<(), StartError> {
+    listens::check(config)?;
     for (id, plan) in destination::plans(config) {
-        plan.check(&id)?;
+        plan.parts(&id)?;
     }
     let used = config.service.pipelines.values().flat_map(|pipeline| &pipeline.processors);
     for id in used {
         if let Some(processor) = config.processors.get(id) {
             steps::step(id, processor)?;
         }
+    }
+    let budget = Arc::new(Budget::new(limits::of(config).bytes()));
+    for (id, server) in listens::servers(config) {
+        let wrong = |source| StartError::Receiver { id: id.clone(), source };
+        server.check(Arc::clone(&budget)).await.map_err(wrong)?;
     }
     Ok(())
 }
@@ -75,14 +84,14 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
             };
             writeln!(out, "  exporter {id}: {}", of_exporter(exporter))?;
             writeln!(out, "    {}", of_overflow(exporter, has_siblings(config, id)))?;
-            if let Some(batch) = of_batch(exporter, plan.batch.as_ref()) {
+            if let Some(batch) = of_batch(exporter, plan.batch.as_ref().map(|(_, batch)| batch)) {
                 writeln!(
                     out,
                     "    {batch}, joined without copying; each source request is accounted for by \
                      itself"
                 )?;
             }
-            if plan.forwards_compressed() {
+            if plan.forwarded_coding().is_some() {
                 writeln!(
                     out,
                     "    requests that come compressed as they are to go out, and that no processor \
@@ -175,10 +184,12 @@ fn of_exporter(exporter: &Exporter) -> String {
             true => "senders wait for the destination's answer",
             false => "senders are answered when the queue has their spans",
         };
-        format!(
-            "queue of {} {unit}, {} requests on their way at once, compression {:?}; {answer}",
-            queue.queue_size, queue.num_consumers, otlp.compression
-        )
+        let (size, consumers) = (queue.queue_size, queue.num_consumers);
+        let held = match queue.enabled {
+            true => format!("queue of {size} {unit}, {consumers} requests on their way at once"),
+            false => "no queue, each request on its way at once".to_owned(),
+        };
+        format!("{held}, compression {:?}; {answer}", otlp.compression)
     };
     match exporter {
         Exporter::OtlpGrpc(settings) | Exporter::OtlpHttp(settings) => otlp(settings),
@@ -239,8 +250,9 @@ service:
 
     #[tokio::test]
     async fn a_header_that_may_not_be_set_shows_before_anything_starts() {
-        assert!(check(&config("", "")).is_ok());
-        let error = check(&config("headers: { content-type: mine }", "")).expect_err("reserved");
+        assert!(check(&config("", "")).await.is_ok());
+        let wrong = config("headers: { content-type: mine }", "");
+        let error = check(&wrong).await.expect_err("reserved");
         assert!(error.to_string().contains("otlp"), "{error}");
     }
 }

@@ -1,11 +1,13 @@
 //! One request to several destinations: those with room have it at once, whatever the others do.
 
+use std::future::poll_fn;
+use std::mem;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use spanwire_receiver::{Accepted, Refusal};
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 
 use crate::delivery::Outcome;
 use crate::exporter::{Exporter, NotTaken, Taken};
@@ -14,87 +16,117 @@ use crate::item::Request;
 /// A destination, and what it is to get.
 pub(crate) type Target = (Arc<Exporter>, Request);
 
+/// So long a sender waits for room, no longer than senders mostly wait for an answer: one that went
+/// away is not noticed here, and what it sent is held meanwhile.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+
 /// How long a sender is asked to wait when a queue is full.
 const COME_BACK: Duration = Duration::from_secs(1);
 
 /// Takes a request to all its destinations, and waits for those that the sender is to wait for.
 ///
-/// With none of them taking it, the sender waits for the first that has room, or is told to come
-/// back where it may not wait. Once one has taken it, it is lost for those that have no room, and
-/// counted there: a destination that is stuck holds up no other.
+/// With none of them taking it, the sender waits for the first that has room, if it may. Once one has
+/// taken it, it is lost for those that have no room, and counted there: a destination that is stuck
+/// holds up no other.
 ///
 /// # Errors
 ///
-/// [`NotTaken`], where nobody took it.
-pub(crate) async fn accept(targets: Vec<Target>) -> Result<Vec<Answered>, NotTaken> {
-    let mut answers = Vec::new();
-    let mut full = Vec::new();
-    let mut closed = false;
-    let mut taken = false;
-    for (exporter, request) in targets {
-        match exporter.try_accept(&request) {
-            Ok(answer) => {
-                taken = true;
-                answers.extend(Answered::new(answer, &request));
+/// [`Refused`], where nobody took it.
+pub(crate) async fn accept(targets: Vec<Target>) -> Result<Vec<Answered>, Refused> {
+    let mut offered = Offered::default();
+    offered.offer(targets);
+    if !offered.taken {
+        let full = mem::take(&mut offered.refused.full);
+        let taken = first(&full).await;
+        let mut others = Vec::new();
+        for (target, taken) in full.into_iter().zip(taken) {
+            match taken {
+                Some(taken) => offered.answered(target, Ok(taken)),
+                None => others.push(target),
             }
-            Err(NotTaken::Full) => full.push((exporter, request)),
-            Err(NotTaken::Closed) => closed = true,
+        }
+        // They may have room by now.
+        offered.offer(others);
+    }
+    if !offered.taken {
+        return Err(offered.refused);
+    }
+    offered.refused.full.iter().for_each(|(exporter, request)| exporter.shed(request));
+    Ok(offered.answers)
+}
+
+/// What destinations said to a request so far.
+#[derive(Default)]
+struct Offered {
+    taken: bool,
+    answers: Vec<Answered>,
+    refused: Refused,
+}
+
+impl Offered {
+    fn offer(&mut self, targets: Vec<Target>) {
+        for target in targets {
+            let (exporter, request) = &target;
+            let taken = exporter.try_accept(request);
+            self.answered(target, taken);
         }
     }
-    if !taken && !full.is_empty() {
-        taken = first(&mut full, &mut answers).await;
-    }
-    for (exporter, request) in &full {
-        match exporter.try_accept(request) {
-            Ok(answer) => {
-                taken = true;
-                answers.extend(Answered::new(answer, request));
+
+    fn answered(&mut self, target: Target, taken: Result<Taken, NotTaken>) {
+        match taken {
+            Ok(taken) => {
+                self.taken = true;
+                self.answers.extend(Answered::new(taken, &target.1));
             }
-            Err(NotTaken::Closed) => closed = true,
-            Err(NotTaken::Full) if taken => exporter.shed(request),
-            Err(NotTaken::Full) => exporter.refuse(request),
+            Err(NotTaken::Full) => self.refused.full.push(target),
+            Err(NotTaken::Closed) => self.refused.closed = true,
         }
-    }
-    match (taken, closed) {
-        (true, _) => Ok(answers),
-        (false, true) => Err(NotTaken::Closed),
-        (false, false) => Err(NotTaken::Full),
     }
 }
 
-/// Waits for the first destination that has room, of those for which a sender may wait; it is taken
-/// out of `full`.
-async fn first(full: &mut Vec<Target>, answers: &mut Vec<Answered>) -> bool {
-    let may_wait = |(exporter, _): &Target| exporter.blocks();
-    if let [only] = &full[..]
-        && may_wait(only)
-    {
-        let Ok(answer) = only.0.accept(&only.1).await else { return false };
-        answers.extend(Answered::new(answer, &only.1));
-        full.clear();
-        return true;
+/// The destinations that did not take a request. The spans are the sender's still.
+#[derive(Default)]
+pub(crate) struct Refused {
+    full: Vec<Target>,
+    closed: bool,
+}
+
+impl Refused {
+    /// Whether some of them are no destinations any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
-    let mut waiting = JoinSet::new();
+
+    /// Counts it where there was no room, as the sender is told now.
+    pub(crate) fn count(&self) {
+        self.full.iter().for_each(|(exporter, request)| exporter.refuse(request));
+    }
+}
+
+/// Waits for the first destination that takes it, of those for which a sender may wait; it may be
+/// several that have room at once.
+async fn first(full: &[Target]) -> Vec<Option<Taken>> {
+    let mut waits = Vec::new();
     for (place, (exporter, request)) in full.iter().enumerate() {
         if exporter.blocks() {
-            let (exporter, request) = (Arc::clone(exporter), request.clone());
-            waiting.spawn(async move { (place, exporter.accept(&request).await) });
+            waits.push((place, Box::pin(exporter.accept(request))));
         }
     }
-    let mut places = Vec::new();
-    // Aborting is not taking back: another may have taken it meanwhile, too.
-    while let Some(waited) = waiting.join_next().await {
-        if let Ok((place, Ok(answer))) = waited {
-            answers.extend(Answered::new(answer, &full[place].1));
-            places.push(place);
-            waiting.abort_all();
+    let mut taken: Vec<_> = full.iter().map(|_| None).collect();
+    let any = poll_fn(|context| {
+        waits.retain_mut(|(place, wait)| match wait.as_mut().poll(context) {
+            Poll::Pending => true,
+            Poll::Ready(answer) => {
+                taken[*place] = answer.ok();
+                false
+            }
+        });
+        match waits.is_empty() || taken.iter().any(Option::is_some) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
-    }
-    places.sort_unstable();
-    let taken = !places.is_empty();
-    while let Some(place) = places.pop() {
-        full.remove(place);
-    }
+    });
+    let _none_in_time = tokio::time::timeout(ROOM_WAIT, any).await;
     taken
 }
 

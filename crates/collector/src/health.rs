@@ -21,6 +21,8 @@ struct Failing {
     last: Instant,
     attempts: u64,
     error: Box<str>,
+    /// When a request was taken apart last though everything is refused.
+    looked: Option<Instant>,
 }
 
 /// Why a destination is not healthy.
@@ -33,6 +35,10 @@ pub(crate) struct Ailment {
 
 /// A destination that had nothing to do for so long after its last failure may be well again.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+
+/// A destination that refused so many, for so long, and took none, refuses everything.
+const REFUSED_MIN: u64 = 32;
+const LOOK: Duration = Duration::from_secs(10);
 
 impl Health {
     pub(crate) fn succeeded(&self) {
@@ -50,6 +56,23 @@ impl Health {
         let mut state = self.state();
         state.failing = None;
         Failing::again(&mut state.refusing, error, now);
+    }
+
+    /// Whether a request that was refused for good is to be taken apart, to find the part that spoils
+    /// it. Where the destination takes nothing at all, that would be twice as many requests as there
+    /// are parts, of every request and for nothing; it is looked at once in a while then.
+    pub(crate) fn halves(&self, now: Instant) -> bool {
+        let mut state = self.state();
+        let Some(refusing) = &mut state.refusing else { return true };
+        let lasted = now.saturating_duration_since(refusing.since);
+        if refusing.attempts < REFUSED_MIN || lasted < LOOK {
+            return true;
+        }
+        let is_due = refusing.looked.is_none_or(|looked| now >= looked + LOOK);
+        if is_due {
+            refusing.looked = Some(now);
+        }
+        is_due
     }
 
     /// What fails, if the last attempt did. `queued` is whether spans wait, or are on their way: where
@@ -76,9 +99,16 @@ impl Health {
 
 impl Failing {
     fn again(before: &mut Option<Self>, error: &str, now: Instant) {
-        let (since, attempts) =
-            before.as_ref().map_or((now, 0), |before| (before.since, before.attempts));
-        *before = Some(Self { since, last: now, attempts: attempts + 1, error: error.into() });
+        let failing = before.get_or_insert_with(|| Self {
+            since: now,
+            last: now,
+            attempts: 0,
+            error: Box::default(),
+            looked: None,
+        });
+        failing.last = now;
+        failing.attempts += 1;
+        failing.error = error.into();
     }
 }
 
@@ -124,5 +154,18 @@ mod tests {
         assert_eq!(lasted(start + seconds(25)), None);
         health.refused("HTTP 400", start + seconds(26));
         assert_eq!(lasted(start + seconds(27)), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_destination_that_refuses_everything_is_sent_parts_once_in_a_while_until_it_takes_one() {
+        let (health, start) = (Health::default(), Instant::now());
+        assert!(health.halves(start));
+        (0..100).for_each(|_| health.refused("HTTP 400", start));
+        assert!(health.halves(start + seconds(9)), "it may have been one sender's fault");
+        let looks = (10..40).filter(|&second| health.halves(start + seconds(second)));
+        assert_eq!(looks.collect::<Vec<_>>(), [10, 20, 30]);
+        health.succeeded();
+        health.refused("HTTP 400", start + seconds(40));
+        assert!((41..80).all(|second| health.halves(start + seconds(second))), "a single one");
     }
 }

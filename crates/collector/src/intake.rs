@@ -2,9 +2,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use spanwire_receiver::{Accepted, Budget, Received, Refusal, Sink};
+use spanwire_receiver::{Accepted, Budget, Coding, Received, Refusal, Sink};
 
-use crate::exporter::NotTaken;
 use crate::fan_out;
 use crate::item::{Pieces, Request};
 use crate::pipeline::Pipeline;
@@ -29,6 +28,11 @@ impl Intake {
         &self.budget
     }
 
+    /// Whether there is a pipeline for what comes.
+    pub(crate) fn is_fed(&self) -> bool {
+        !self.pipelines().is_empty()
+    }
+
     fn pipelines(&self) -> Arc<[Arc<Pipeline>]> {
         Arc::clone(&self.pipelines.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -41,36 +45,58 @@ impl Intake {
     pub(crate) async fn take(&self, request: Request) -> Result<Accepted, Refusal> {
         loop {
             let pipelines = self.pipelines();
-            let mut targets = Vec::new();
+            let (mut targets, mut passed) = (Vec::new(), Vec::new());
             for pipeline in pipelines.iter() {
-                targets.extend(pipeline.process(request.clone(), &self.budget)?);
+                let mut processed = pipeline.process(request.clone(), &self.budget).await?;
+                targets.append(&mut processed.targets);
+                passed.push(processed);
             }
+            let took_over = || {
+                let passed = pipelines.iter().zip(&passed);
+                passed.for_each(|(pipeline, passed)| pipeline.took_over(passed));
+            };
             if targets.is_empty() && !pipelines.is_empty() {
                 // Filtered or sampled out.
+                took_over();
                 return Ok(Accepted::default());
             }
             match fan_out::accept(targets).await {
-                Ok(answers) => return fan_out::answer(answers).await,
+                Ok(answers) => {
+                    took_over();
+                    // What was left out need not be held until destinations have answered.
+                    drop(request);
+                    return fan_out::answer(answers).await;
+                }
                 // A reload came between: its destinations are the ones to go to.
-                Err(NotTaken::Closed) if !Arc::ptr_eq(&pipelines, &self.pipelines()) => {}
-                Err(NotTaken::Full | NotTaken::Closed) => return Err(fan_out::come_back()),
+                Err(refused)
+                    if refused.is_closed() && !Arc::ptr_eq(&pipelines, &self.pipelines()) => {}
+                Err(refused) => {
+                    refused.count();
+                    return Err(fan_out::come_back());
+                }
             }
         }
     }
 }
 
 /// The sink of a receiver.
-pub(crate) struct Feed(pub(crate) Arc<Intake>);
+pub(crate) struct Feed {
+    pub(crate) intake: Arc<Intake>,
+    /// The compressions that a destination may send on as they came.
+    pub(crate) keeps: Vec<Coding>,
+}
 
 impl Sink for Feed {
     async fn accept(&self, mut received: Received) -> Result<Accepted, Refusal> {
-        let compressed = received.compressed.take().map(|compressed| {
+        let compressed = received.compressed.take();
+        let kept = compressed.filter(|compressed| self.keeps.contains(&compressed.encoding));
+        let compressed = kept.map(|compressed| {
             let (coding, bytes, reservation) = compressed.into_parts();
             ((coding, bytes), reservation)
         });
         let (compressed, held) = compressed.unzip();
         let (bytes, spans, reservation) = received.into_parts();
-        self.0
+        self.intake
             .take(Request {
                 bytes: bytes.len(),
                 pieces: Pieces::One(bytes),

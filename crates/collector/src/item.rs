@@ -72,11 +72,15 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// Accepts a request: from here on its spans are in the ledger.
-    pub(crate) fn new(request: Request, ledger: &Arc<Ledger>, answer: Option<Answer>) -> Self {
-        ledger.accepted(request.spans);
+    /// A request for the queue; its spans are in the ledger once they are in the queue.
+    pub(crate) fn new(
+        request: Request,
+        ledger: &Arc<Ledger>,
+        answer: Option<Answer>,
+        place: Place,
+    ) -> Self {
         let claim = Claim { ledger: Arc::clone(ledger), spans: request.spans, answer };
-        Self { request, claim, place: None }
+        Self { request, claim, place: Some(place) }
     }
 
     /// Items of requests within two limits; this one as it is where it is within them, or where
@@ -108,7 +112,7 @@ impl Item {
                 spans: part.spans,
                 answer: self.claim.answer.clone(),
             },
-            place: self.place.take(),
+            place: None,
         }
     }
 }
@@ -135,7 +139,7 @@ impl Split for Item {
 }
 
 /// Spans that are in the ledger as queued, until it is said what became of them. A claim that is
-/// dropped before was lost by a fault of our own, and is counted as that.
+/// dropped before is counted all the same.
 pub(crate) struct Claim {
     ledger: Arc<Ledger>,
     spans: usize,
@@ -152,9 +156,9 @@ impl Claim {
         }
     }
 
-    /// The spans go back to the sender, who is told so.
+    /// The spans were not let into the queue, nor into the ledger: they are the sender's still.
     pub(crate) fn withdraw(mut self) {
-        self.ledger.withdrawn(mem::take(&mut self.spans));
+        self.spans = 0;
         self.answer = None;
     }
 
@@ -184,6 +188,50 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.drop_rest(self.ledger.abandoned(), "the collector gave up");
+        // Work that ends halfway was ended for want of time, unless a fault of our own did it.
+        let why = match std::thread::panicking() {
+            true => DropReason::Internal,
+            false => DropReason::Shutdown,
+        };
+        self.drop_rest(why, "the collector gave up");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(ledger: &Arc<Ledger>, spans: usize) -> Claim {
+        assert!(ledger.accept(spans, || None::<()>).is_none(), "it is taken");
+        Claim { ledger: Arc::clone(ledger), spans, answer: None }
+    }
+
+    #[test]
+    fn what_is_given_up_halfway_is_counted_by_whether_that_was_a_fault() {
+        let ledger = Arc::<Ledger>::default();
+        let (first, second) = (claim(&ledger, 3), claim(&ledger, 5));
+        drop(first);
+        let faulty = std::thread::spawn(move || {
+            let _claim = second;
+            panic!("a fault, as this test needs one");
+        });
+        assert!(faulty.join().is_err());
+        let account = ledger.read();
+        assert_eq!(account.dropped(DropReason::Shutdown), 3);
+        assert_eq!(account.dropped(DropReason::Internal), 5);
+        assert_eq!((account.queued, account.imbalance()), (0, 0));
+    }
+
+    #[test]
+    fn what_the_queue_does_not_take_was_never_accepted() {
+        let ledger = Arc::<Ledger>::default();
+        let other = claim(&ledger, 2);
+        let before = ledger.read();
+        let claim = Claim { ledger: Arc::clone(&ledger), spans: 7, answer: None };
+        let claim = ledger.accept(7, || Some(claim)).expect("it is closed");
+        claim.withdraw();
+        assert_eq!(ledger.read(), before);
+        other.sent(0, None);
+        assert_eq!(ledger.read().sent, 2);
     }
 }

@@ -1,23 +1,27 @@
-//! The account of spans at one destination, exact at every look.
+//! The accounts of spans at destinations and in pipelines, exact at every look.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Where every span is that a destination was given:
-/// `accepted = sent + rejected + dropped + queued` at every instant, as each step is made under one
-/// lock. Steps are per request, not per span.
+use crate::batches::Batches;
+
+/// Where every span is that was for a destination:
+/// `accepted = sampled_out + sent + rejected + dropped + queued` at every instant, as each step is
+/// made under one lock. Steps are per request, not per span.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     account: Mutex<Account>,
-    shutting_down: AtomicBool,
+    batches: Batches,
 }
 
 /// Spans of one destination.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Given to the destination's queue.
+    /// Taken over from receivers for this destination.
     pub accepted: u64,
+    /// Left out by a sampler on the way here.
+    pub sampled_out: u64,
     /// Waiting, or on their way.
     pub queued: u64,
     /// Taken by the destination.
@@ -26,7 +30,7 @@ pub struct Account {
     pub rejected: u64,
     /// Lost here, by [`DropReason`].
     dropped: [u64; DropReason::ALL.len()],
-    /// Not let into the queue, and not accepted therefore.
+    /// Not let into the queue, as it was full, and not accepted therefore.
     pub refused: u64,
     /// Requests sent, whatever came of them.
     pub requests: u64,
@@ -34,8 +38,6 @@ pub struct Account {
     pub failures: u64,
     /// Bytes of requests as sent.
     pub wire_bytes: u64,
-    /// Requests waiting in the queue, or on their way.
-    pub requests_queued: u64,
     /// Requests on their way.
     pub requests_in_flight: u64,
 }
@@ -103,7 +105,8 @@ impl Account {
     /// What is missing from the account, or too much in it: always 0.
     #[must_use]
     pub fn imbalance(&self) -> i64 {
-        let known = self.queued + self.sent + self.rejected + self.dropped_in_all();
+        let known =
+            self.sampled_out + self.queued + self.sent + self.rejected + self.dropped_in_all();
         self.accepted.wrapping_sub(known) as i64
     }
 }
@@ -113,38 +116,27 @@ impl Ledger {
         *self.account()
     }
 
-    /// From here on what is given up without a word is lost by the shutdown.
-    pub(crate) fn shutting_down(&self) {
-        self.shutting_down.store(true, Ordering::Relaxed);
+    pub(crate) fn batches(&self) -> &Batches {
+        &self.batches
     }
 
-    /// Why a claim was given up without a word.
-    pub(crate) fn abandoned(&self) -> DropReason {
-        match self.shutting_down.load(Ordering::Relaxed) {
-            true => DropReason::Shutdown,
-            false => DropReason::Internal,
+    /// Spans of requests that got here without them, or of which nothing was left to get here.
+    pub(crate) fn sampled_out(&self, spans: u64) {
+        let mut account = self.account();
+        account.accepted += spans;
+        account.sampled_out += spans;
+    }
+
+    /// Accepts spans unless `enqueue` gives back what they are in. Both are one step: whoever finds
+    /// them in the queue finds them in the account.
+    pub(crate) fn accept<T>(&self, spans: usize, enqueue: impl FnOnce() -> Option<T>) -> Option<T> {
+        let mut account = self.account();
+        let back = enqueue();
+        if back.is_none() {
+            account.accepted += spans as u64;
+            account.queued += spans as u64;
         }
-    }
-
-    pub(crate) fn accepted(&self, spans: usize) {
-        let mut account = self.account();
-        account.accepted += spans as u64;
-        account.queued += spans as u64;
-        account.requests_queued += 1;
-    }
-
-    /// Not accepted after all: the queue is closed, and the spans are the sender's still.
-    pub(crate) fn withdrawn(&self, spans: usize) {
-        let mut account = self.account();
-        account.accepted -= spans as u64;
-        account.queued -= spans as u64;
-        account.requests_queued -= 1;
-        account.refused += spans as u64;
-    }
-
-    /// A request on its way is in the queue again.
-    pub(crate) fn returned(&self) {
-        self.account().requests_queued += 1;
+        back
     }
 
     pub(crate) fn refused(&self, spans: usize) {
@@ -171,16 +163,9 @@ impl Ledger {
         account.dropped[why as usize] += spans as u64;
     }
 
-    /// A request in the queue was cut into so many.
-    pub(crate) fn queued_as(&self, parts: usize) {
-        self.account().requests_queued += parts as u64 - 1;
-    }
-
-    /// So many requests of the queue became one on its way, until what is returned is dropped.
-    pub(crate) fn left_queue(self: &Arc<Self>, requests: usize) -> InFlight {
-        let mut account = self.account();
-        account.requests_queued -= requests as u64;
-        account.requests_in_flight += 1;
+    /// One request more is on its way, until what is returned is dropped.
+    pub(crate) fn on_its_way(self: &Arc<Self>) -> InFlight {
+        self.account().requests_in_flight += 1;
         InFlight(Arc::clone(self))
     }
 
@@ -208,22 +193,57 @@ impl Drop for InFlight {
     }
 }
 
-/// Spans into a stage and out of it.
+/// Spans into a processor and out of it, of requests that were taken over.
 #[derive(Debug, Default)]
-pub(crate) struct Flow(Mutex<Passed>);
-
-/// What a stage was given, and what it passed on; the rest it filtered or sampled out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Passed {
-    pub(crate) incoming: u64,
-    pub(crate) outgoing: u64,
+pub(crate) struct Flow {
+    incoming: AtomicU64,
+    outgoing: AtomicU64,
 }
 
 impl Flow {
     pub(crate) fn passed(&self, incoming: usize, outgoing: usize) {
+        self.incoming.fetch_add(incoming as u64, Ordering::Relaxed);
+        self.outgoing.fetch_add(outgoing as u64, Ordering::Relaxed);
+    }
+
+    /// Both, in this order.
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (self.incoming.load(Ordering::Relaxed), self.outgoing.load(Ordering::Relaxed))
+    }
+}
+
+/// What became of the spans that a pipeline took over: `accepted = sampled_out + forwarded` at every
+/// instant. What no destination took, and the sender has still, is not among them.
+#[derive(Debug, Default)]
+pub(crate) struct Passage(Mutex<Passed>);
+
+/// Spans through a pipeline.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Taken over from receivers.
+    pub accepted: u64,
+    /// Left out by a sampler.
+    pub sampled_out: u64,
+    /// Given to each of the pipeline's destinations.
+    pub forwarded: u64,
+}
+
+impl Passed {
+    /// What is missing from the account, or too much in it: always 0.
+    #[must_use]
+    pub fn imbalance(&self) -> i64 {
+        self.accepted.wrapping_sub(self.sampled_out + self.forwarded) as i64
+    }
+}
+
+impl Passage {
+    /// The spans of one request.
+    pub(crate) fn passed(&self, request: Passed) {
         let mut passed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        passed.incoming += incoming as u64;
-        passed.outgoing += outgoing as u64;
+        passed.accepted += request.accepted;
+        passed.sampled_out += request.sampled_out;
+        passed.forwarded += request.forwarded;
     }
 
     pub(crate) fn read(&self) -> Passed {

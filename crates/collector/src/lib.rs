@@ -13,20 +13,21 @@
 //!
 //! # Guarantees
 //!
-//! - Every span that a destination was given is in its [`Account`], at every look: accepted is
-//!   sent, rejected, dropped for a reason, or queued.
+//! - Every span that receivers took over for a destination is in its [`Account`], at every look:
+//!   accepted is sampled out, sent, rejected, dropped for a reason, or queued.
 //! - A sender is answered when the queue of each destination has its spans, or, with
 //!   `wait_for_result`, when the destination has answered; merging and cutting keep each source
 //!   request's answer apart.
 //! - What a destination refuses for good loses no neighbour: a merged request is halved until the
-//!   source request that it refuses stands alone.
+//!   source request that it refuses stands alone, unless the destination takes nothing at all.
 //! - A destination that is stuck fills its own queue and no other. With one destination the sender
-//!   waits then; where others take the spans, those of the stuck one are dropped and counted.
+//!   waits then, for a while; where others take the spans, those of the stuck one are dropped and counted.
 //! - The memory that requests hold is bounded before they are read.
 //! - A reload changes everything or nothing, and refuses no request.
 #![forbid(unsafe_code)]
 
 mod admin;
+mod batches;
 mod build;
 mod collect;
 mod delivery;
@@ -39,19 +40,25 @@ mod intake;
 mod item;
 mod ledger;
 mod limits;
+mod listens;
 mod log;
 mod metrics;
 mod pages;
 mod pipeline;
+mod server;
 mod service;
 mod sockets;
 mod source;
 mod stats;
 mod steps;
+mod watch;
 
+pub use batches::{BatchStats, Histogram};
 pub use build::StartError;
-pub use collect::{Inlet, InletStats, QueueFull};
+pub use collect::{CollectError, Inlet, InletStats};
 pub use explain::{check, explain};
-pub use ledger::{Account, DropReason};
+pub use ledger::{Account, DropReason, Passed};
 pub use service::{Collector, Shutdown};
-pub use stats::{ExporterStats, ReceiverStats, StageStats, Stats};
+pub use stats::{
+    ConnectionStats, ExporterStats, PipelineStats, ProcessorStats, ReceiverStats, Stats,
+};

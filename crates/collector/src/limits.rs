@@ -1,9 +1,10 @@
-//! How much memory requests may hold.
+//! How much memory requests may hold, and how many connections there may be.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
+use rustix::process::{Resource, getrlimit};
 use spanwire_config::{Config, Extension, MemoryLimiter, Processor};
 
 /// The budget of the process: what the memory limiters that are in use leave, or a default.
@@ -43,6 +44,26 @@ impl MemoryLimits {
         self.bytes
     }
 }
+
+/// Connections that one server of spans may have at once, with a budget of so many bytes.
+pub(crate) fn connections_max(budget_bytes: usize) -> usize {
+    let files = getrlimit(Resource::Nofile).current;
+    connections_within(budget_bytes, files.map_or(usize::MAX, |files| files as usize))
+}
+
+/// Two servers, of gRPC and HTTP, leave a quarter of the files that may be open to what goes out, to
+/// pages and to files. The least is what one who has set neither limit may expect to work.
+fn connections_within(budget_bytes: usize, files_max: usize) -> usize {
+    let by_files = files_max / 8 * 3;
+    let by_memory = budget_bytes / CONNECTION_BYTES;
+    by_files.min(by_memory).clamp(CONNECTIONS_LEAST, CONNECTIONS_MAX)
+}
+
+/// What a connection takes beside its requests, so that idle ones take no more than the budget once
+/// again: some 50 KiB (as measured for `Builder` in `crates/receiver`).
+const CONNECTION_BYTES: usize = 64 << 10;
+const CONNECTIONS_LEAST: usize = 256;
+const CONNECTIONS_MAX: usize = 1 << 16;
 
 /// What may be held before senders are refused: the limit less the spike, a fifth by default. The
 /// spike is in the limit's unit; one in the other unit has no effect, as in the Go Collector
@@ -157,6 +178,14 @@ exporters: {{ nop: }}
         assert_eq!(mib("service:", Some(GIB / 4)), 128);
         assert_eq!(mib("service:", None), 256);
         assert_eq!(limited("limit_percentage: 50", None), 256, "there is nothing to take half of");
+    }
+
+    #[test]
+    fn connections_are_as_many_as_files_and_memory_allow() {
+        assert_eq!(connections_within(256 * MIB, 1 << 20), 4096, "memory");
+        assert_eq!(connections_within(256 * MIB, 1024), 384, "files");
+        assert_eq!(connections_within(64 * GIB, usize::MAX), 65_536);
+        assert_eq!(connections_within(MIB, 16), 256);
     }
 
     #[test]

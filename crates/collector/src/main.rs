@@ -1,5 +1,6 @@
 //! `spanwire-collector`: run it in place of the OpenTelemetry Collector for traces.
 
+mod heap;
 mod stderr;
 
 use std::io::{self, Write as _};
@@ -7,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spanwire_collector::{Collector, check, explain};
 use spanwire_config::{Compat, Config, Loaded, Source};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -110,7 +112,7 @@ fn validate(sources: &Sources) -> Result<ExitCode, String> {
     config.notes.iter().for_each(|note| tell(&format!("note: {note}")));
     let runtime =
         spanwire_runtime::Builder::current_thread().build().map_err(|error| chain(&error))?;
-    runtime.block_on(async { check(&config) }).map_err(|error| chain(&error))?;
+    runtime.block_on(check(&config)).map_err(|error| chain(&error))?;
     show("valid\n")
 }
 
@@ -143,8 +145,12 @@ impl Sources {
 }
 
 fn run(sources: &Sources, shutdown_timeout: Duration) -> Result<ExitCode, String> {
+    if let Err(error) = heap::give_back() {
+        tell(&format!("the allocator may keep more than the memory limit: {error}"));
+    }
     let config = sources.load_aloud()?;
     let log = Log::start(&config.service.telemetry.logs).map_err(|error| chain(&error))?;
+    open_more_files();
     let runtime = spanwire_runtime::Builder::multi_thread()
         .thread_name("spanwire")
         .build()
@@ -161,6 +167,14 @@ fn run(sources: &Sources, shutdown_timeout: Duration) -> Result<ExitCode, String
     };
     log.flush();
     Ok(code)
+}
+
+/// Each connection is an open file, and the limit that a shell or a service manager sets at first is
+/// meant for programs that cannot take more; as many as may be had are taken, as Go programs do.
+fn open_more_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // One that may not be raised stays, and decides how many connections there may be.
+    let _as_it_was = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 async fn serve(

@@ -2,24 +2,25 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use http::StatusCode;
 use serde_json::json;
-use spanwire_config::{Config, Extension};
-use tokio::net::TcpListener;
+use spanwire_config::{Config, Extension, MetricNames, MetricsLevel};
 
 use crate::admin::{self, Page, Server};
 use crate::build::StartError;
 use crate::metrics;
 use crate::service::{Graph, lock};
+use crate::sockets;
 use crate::stats::Stats;
 
 /// What a server shows.
 #[derive(Clone)]
 enum Kind {
-    Metrics,
+    Metrics { names: MetricNames, level: MetricsLevel },
     Health { path: String },
     Pipelines,
 }
@@ -31,8 +32,15 @@ pub(crate) struct Servers(Vec<Arc<Standing>>);
 /// A server of a configuration, by the address that it has there.
 struct Standing {
     endpoint: String,
-    server: Server,
+    listener: Listener,
+    _server: Server,
     shown: Arc<Mutex<Shown>>,
+}
+
+/// A share of a server's socket, for whoever takes its place.
+struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
 }
 
 /// What it is named and what it shows, which a reload may change.
@@ -42,7 +50,14 @@ struct Shown {
 }
 
 /// The servers of a configuration that is about to run, and what they are to show then.
-pub(crate) struct Prepared(Vec<(Arc<Standing>, Shown)>);
+pub(crate) struct Prepared(Vec<(Place, Shown)>);
+
+/// Where a server is.
+enum Place {
+    Stands(Arc<Standing>),
+    /// At an address of the configuration.
+    New(String, tokio::net::TcpListener, Listener),
+}
 
 struct Wanted {
     name: String,
@@ -50,11 +65,18 @@ struct Wanted {
     kind: Kind,
 }
 
+/// What is to listen for people and their tools: names, and addresses as in the configuration.
+pub(crate) fn endpoints(config: &Config) -> impl Iterator<Item = (String, String)> {
+    wanted(config).into_iter().map(|one| (one.name, one.endpoint))
+}
+
 fn wanted(config: &Config) -> Vec<Wanted> {
     let mut wanted = Vec::new();
-    if let Some(address) = &config.service.telemetry.metrics.address {
+    let metrics = &config.service.telemetry.metrics;
+    if let Some(address) = &metrics.address {
         let (name, endpoint) = ("metrics".to_owned(), address.clone());
-        wanted.push(Wanted { name, endpoint, kind: Kind::Metrics });
+        let kind = Kind::Metrics { names: metrics.names, level: metrics.level };
+        wanted.push(Wanted { name, endpoint, kind });
     }
     for id in &config.service.extensions {
         let (endpoint, kind) = match config.extensions.get(id) {
@@ -69,60 +91,76 @@ fn wanted(config: &Config) -> Vec<Wanted> {
     wanted
 }
 
-/// Starts the servers that are wanted, except where one stands at the address: that one stays, with
-/// what it shows, until [`Servers::run`].
-pub(crate) async fn prepare(
-    config: &Config,
-    graph: &Arc<Mutex<Graph>>,
-    standing: &Servers,
-) -> Result<Prepared, StartError> {
-    let mut prepared: Vec<(Arc<Standing>, Shown)> = Vec::new();
+/// Listens for the servers that are wanted, except where one stands at the address. None of them
+/// answers, and those that stand go on with what they show, until [`Servers::run`].
+pub(crate) async fn prepare(config: &Config, standing: &Servers) -> Result<Prepared, StartError> {
+    let mut prepared: Vec<(Place, Shown)> = Vec::new();
     for Wanted { name, endpoint, kind } in wanted(config) {
         let cannot = |source| StartError::Listen {
             component: name.clone(),
             endpoint: endpoint.clone(),
             source,
         };
-        let free = |one: &&Arc<Standing>| !prepared.iter().any(|(used, _)| Arc::ptr_eq(used, one));
-        let stands = standing.at(&endpoint, &name, free).await.map_err(cannot)?;
-        let shown = Shown { name: name.clone(), kind: kind.clone() };
-        if let Some(stands) = stands {
-            prepared.push((stands, shown));
-            continue;
-        }
-        let listener = TcpListener::bind(&*endpoint).await.map_err(cannot)?;
-        // Servers stand in the graph that they show.
-        let graph = Arc::downgrade(graph);
-        let shows = Arc::new(Mutex::new(Shown { name: name.clone(), kind }));
-        let page = {
-            let shows = Arc::clone(&shows);
-            move |path: &str| {
-                let kind = shows.lock().unwrap_or_else(PoisonError::into_inner).kind.clone();
-                let graph = graph.upgrade()?;
-                kind.page(path, &graph)
-            }
+        let free = |one: &&Arc<Standing>| {
+            let is_used =
+                |place: &Place| matches!(place, Place::Stands(used) if Arc::ptr_eq(used, one));
+            !prepared.iter().any(|(place, _)| is_used(place))
         };
-        let server = Server::spawn(listener, page).map_err(cannot)?;
-        prepared.push((Arc::new(Standing { endpoint, server, shown: shows }), shown));
+        let place = match standing.at(&endpoint, &name, free).await.map_err(cannot)? {
+            Some(stands) => Place::Stands(stands),
+            None => standing.listen(&endpoint).await.map_err(cannot)?,
+        };
+        prepared.push((place, Shown { name, kind }));
     }
     Ok(Prepared(prepared))
 }
 
 impl Servers {
-    /// Puts what was prepared in the place of what is there.
-    pub(crate) fn run(&mut self, prepared: Prepared) {
-        let servers = prepared.0.into_iter().map(|(server, shown)| {
-            *server.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
-            server
+    /// Puts what was prepared in the place of what is there. Servers stand in the graph that they
+    /// show.
+    pub(crate) fn run(&mut self, prepared: Prepared, graph: &Weak<Mutex<Graph>>) {
+        let servers = prepared.0.into_iter().map(|(place, shown)| match place {
+            Place::Stands(server) => {
+                *server.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+                server
+            }
+            Place::New(endpoint, socket, listener) => {
+                let shown = Arc::new(Mutex::new(shown));
+                let (shows, graph) = (Arc::clone(&shown), Weak::clone(graph));
+                let page = move |path: &str| {
+                    let kind = shows.lock().unwrap_or_else(PoisonError::into_inner).kind.clone();
+                    kind.page(path, &*graph.upgrade()?)
+                };
+                let _server = Server::spawn(socket, page);
+                Arc::new(Standing { endpoint, listener, _server, shown })
+            }
         });
         self.0 = servers.collect();
+    }
+
+    /// Listens on the first address of a name that can be had.
+    async fn listen(&self, endpoint: &str) -> io::Result<Place> {
+        let stands: Vec<_> = self.0.iter().map(|one| &one.listener.socket).collect();
+        let mut unavailable = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in sockets::addresses(endpoint).await? {
+            match sockets::bind(address, &stands).await {
+                Ok(socket) => {
+                    let address = socket.local_addr()?;
+                    let share = Listener { socket: socket.try_clone()?, address };
+                    let socket = tokio::net::TcpListener::from_std(socket)?;
+                    return Ok(Place::New(endpoint.to_owned(), socket, share));
+                }
+                Err(error) => unavailable = error,
+            }
+        }
+        Err(unavailable)
     }
 
     /// Names and addresses.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (String, String)> {
         self.0.iter().map(|one| {
             let shown = one.shown.lock().unwrap_or_else(PoisonError::into_inner);
-            (format!("{} {}", shown.name, one.endpoint), one.server.address().to_string())
+            (format!("{} {}", shown.name, one.endpoint), one.listener.address.to_string())
         })
     }
 
@@ -143,8 +181,8 @@ impl Servers {
         if found.is_some() || self.0.is_empty() {
             return Ok(found.cloned());
         }
-        let addresses: Vec<_> = tokio::net::lookup_host(endpoint).await?.collect();
-        Ok(all().find(|one| addresses.contains(&one.server.address())).cloned())
+        let addresses = sockets::addresses(endpoint).await?;
+        Ok(all().find(|one| addresses.contains(&one.listener.address)).cloned())
     }
 }
 
@@ -152,19 +190,20 @@ impl Kind {
     fn page(&self, path: &str, graph: &Mutex<Graph>) -> Option<Page> {
         let now = Instant::now();
         match self {
-            Self::Metrics if path == "/metrics" => {
+            Self::Metrics { names, level } if path == "/metrics" => {
                 let (stats, started) = {
                     let graph = lock(graph);
                     (graph.stats(now), graph.started)
                 };
-                Some((StatusCode::OK, admin::PROMETHEUS, metrics::page(&stats, started)))
+                let text = metrics::page(&stats, started, *names, *level);
+                Some((StatusCode::OK, admin::PROMETHEUS, text))
             }
             Self::Health { path: wanted } if path == wanted => Some(health(&lock(graph), now)),
             Self::Pipelines if path == "/debug/pipelinez" => {
                 let stats = lock(graph).stats(now);
                 Some((StatusCode::OK, admin::TEXT, pipelines(&stats)))
             }
-            Self::Metrics | Self::Health { .. } | Self::Pipelines => None,
+            Self::Metrics { .. } | Self::Health { .. } | Self::Pipelines => None,
         }
     }
 }
@@ -209,15 +248,24 @@ fn pipelines(stats: &Stats) -> String {
             writeln!(
                 text,
                 "  {} {}  accepted {}  refused {}  failed {}  connections {}",
-                one.receiver, one.transport, one.accepted, one.refused, one.failed, one.connections
+                one.receiver,
+                one.transport,
+                one.accepted,
+                one.refused,
+                one.failed,
+                one.connections.open
             )?;
         }
         writeln!(text, "pipelines")?;
         for one in &stats.pipelines {
-            writeln!(text, "  {}  in {}  out {}", one.id, one.incoming, one.outgoing)?;
-            let pipeline = Some(&one.id);
-            for one in stats.processors.iter().filter(|one| one.pipeline.as_ref() == pipeline) {
-                writeln!(text, "    {}  in {}  out {}", one.id, one.incoming, one.outgoing)?;
+            let (pipeline, passed) = (&one.pipeline, &one.passed);
+            writeln!(
+                text,
+                "  {pipeline}  accepted {} = sampled out {} + forwarded {}",
+                passed.accepted, passed.sampled_out, passed.forwarded
+            )?;
+            for one in stats.processors.iter().filter(|one| one.pipeline == *pipeline) {
+                writeln!(text, "    {}  in {}  out {}", one.processor, one.incoming, one.outgoing)?;
             }
         }
         writeln!(text, "exporters")?;
@@ -225,15 +273,15 @@ fn pipelines(stats: &Stats) -> String {
             let account = &one.account;
             writeln!(
                 text,
-                "  {}  accepted {} = sent {} + rejected {} + dropped {} + queued {}  \
-                 requests queued {}, queue {} of {}, in flight {}{}",
+                "  {}  accepted {} = sampled out {} + sent {} + rejected {} + dropped {} + queued {}  \
+                 queue {} of {}, requests in flight {}{}",
                 one.exporter,
                 account.accepted,
+                account.sampled_out,
                 account.sent,
                 account.rejected,
                 account.dropped_in_all(),
                 account.queued,
-                account.requests_queued,
                 one.queue_size,
                 one.queue_capacity,
                 account.requests_in_flight,

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use spanwire_codec::view::Malformed;
 use spanwire_processors::{Actions, Edited, Sampler};
 use spanwire_receiver::{Budget, Refusal};
 
 use crate::exporter::Exporter;
-use crate::fan_out::Target;
-use crate::item::{Hold, Request};
-use crate::ledger::Flow;
+use crate::fan_out::{self, Target};
+use crate::item::{Hold, Pieces, Request};
+use crate::ledger::{Flow, Passage, Passed};
 
 /// What a processor does to a request. Batching is not one of them: destinations do it, so that
 /// each source request keeps an answer of its own.
@@ -22,63 +23,156 @@ pub(crate) enum Step {
     Sample(Sampler),
 }
 
-/// A step, and what went in and out.
+impl Step {
+    fn carry_out(&self, request: Bytes) -> Result<Edited, Malformed> {
+        match self {
+            Self::Attributes(actions) => actions.spans(request),
+            Self::Resource(actions) => actions.resources(request),
+            Self::Sample(sampler) => sampler.sample(request).map(|sampled| sampled.kept),
+        }
+    }
+
+    /// Both in one pass over a request, this one first; or the other back, where that cannot be.
+    fn join(&mut self, next: Self) -> Result<(), Self> {
+        match (self, next) {
+            (Self::Attributes(these), Self::Attributes(others))
+            | (Self::Resource(these), Self::Resource(others)) => {
+                these.append(others);
+                Ok(())
+            }
+            (_, next) => Err(next),
+        }
+    }
+}
+
+/// A processor of the configuration, and what went in and out.
 pub(crate) struct Processor {
     /// `attributes/2`, as in the configuration.
     pub(crate) id: String,
-    pub(crate) step: Step,
     pub(crate) flow: Arc<Flow>,
+}
+
+/// Processors that are one pass over a request.
+struct Stage {
+    step: Step,
+    processors: Vec<Processor>,
+}
+
+/// The processors of one pipeline, in order.
+#[derive(Default)]
+pub(crate) struct Stages(Vec<Stage>);
+
+impl Stages {
+    pub(crate) fn push(&mut self, processor: Processor, step: Step) {
+        let step = match self.0.last_mut() {
+            Some(last) => match last.step.join(step) {
+                Ok(()) => return last.processors.push(processor),
+                Err(step) => step,
+            },
+            None => step,
+        };
+        self.0.push(Stage { step, processors: vec![processor] });
+    }
+
+    pub(crate) fn processors(&self) -> impl Iterator<Item = &Processor> {
+        self.0.iter().flat_map(|stage| &stage.processors)
+    }
 }
 
 /// The processors and destinations of one pipeline.
 pub(crate) struct Pipeline {
     pub(crate) id: String,
-    pub(crate) processors: Vec<Processor>,
+    pub(crate) stages: Stages,
     pub(crate) exporters: Vec<Arc<Exporter>>,
-    pub(crate) flow: Arc<Flow>,
+    pub(crate) passage: Arc<Passage>,
+}
+
+/// What came out of a pipeline's processors.
+pub(crate) struct Processed {
+    /// The destinations that it is for; none where nothing is left.
+    pub(crate) targets: Vec<Target>,
+    /// What to count once it is taken over.
+    passed: Passed,
+    /// Spans that came out of each stage, as far as any were left to go in.
+    outgoing: Vec<usize>,
 }
 
 impl Pipeline {
-    /// What comes out of the processors, and the destinations it is for; nothing where nothing is
-    /// left. New bytes are taken from `budget`, and where none of the old ones are left, theirs are
-    /// given back.
+    /// What comes out of the processors. New bytes are taken from `budget`, and where none of the old
+    /// ones are left, theirs are given back. Large requests are edited on a thread where that holds up
+    /// nobody else.
     ///
     /// # Errors
     ///
     /// A [`Refusal`] where memory has no room for the new bytes.
-    pub(crate) fn process(
-        &self,
-        mut request: Request,
+    pub(crate) async fn process(
+        self: &Arc<Self>,
+        request: Request,
         budget: &Arc<Budget>,
-    ) -> Result<Vec<Target>, Refusal> {
-        let spans = request.spans;
-        for processor in &self.processors {
-            let incoming = request.spans;
-            let before = request.pieces.joined();
-            let bytes = before.clone();
-            let edited = match &processor.step {
-                Step::Attributes(actions) => actions.spans(bytes),
-                Step::Resource(actions) => actions.resources(bytes),
-                Step::Sample(sampler) => sampler.sample(bytes).map(|sampled| sampled.kept),
-            };
+    ) -> Result<Processed, Refusal> {
+        if self.stages.0.is_empty() || request.bytes <= INLINE_BYTES {
+            return self.edit(request, budget);
+        }
+        let (this, budget) = (Arc::clone(self), Arc::clone(budget));
+        let edited = tokio::task::spawn_blocking(move || this.edit(request, &budget)).await;
+        edited.unwrap_or_else(|failed| match failed.is_panic() {
+            true => Err(Refusal::Internal { message: failed.to_string() }),
+            // The process ends.
+            false => Err(fan_out::come_back()),
+        })
+    }
+
+    fn edit(&self, mut request: Request, budget: &Arc<Budget>) -> Result<Processed, Refusal> {
+        let mut passed = Passed { accepted: request.spans as u64, ..Passed::default() };
+        let mut outgoing = Vec::new();
+        for Stage { step, .. } in &self.stages.0 {
+            let before = whole(&mut request, budget)?;
+            let edited = step.carry_out(before.clone());
             // A receiver has checked the request, so this is a fault of our own.
-            let Edited { pieces, bytes, spans: kept, .. } =
+            let Edited { pieces, bytes, spans, .. } =
                 edited.map_err(|error| Refusal::Internal { message: error.to_string() })?;
-            processor.flow.passed(incoming, kept);
-            if kept == 0 {
-                self.flow.passed(spans, 0);
-                return Ok(Vec::new());
+            outgoing.push(spans);
+            passed.sampled_out += request.spans.saturating_sub(spans) as u64;
+            if spans == 0 {
+                return Ok(Processed { targets: Vec::new(), passed, outgoing });
             }
             if !is_untouched(&pieces, &before) {
                 request.compressed = None;
                 request.hold = hold(&pieces, &before, request.hold, budget)?;
             }
-            request = Request { pieces: pieces.into(), bytes, spans: kept, ..request };
+            request = Request { pieces: pieces.into(), bytes, spans, ..request };
         }
-        self.flow.passed(spans, request.spans);
+        passed.forwarded = request.spans as u64;
         let targets = self.exporters.iter().map(|exporter| (Arc::clone(exporter), request.clone()));
-        Ok(targets.collect())
+        Ok(Processed { targets: targets.collect(), passed, outgoing })
     }
+
+    /// Counts a request that was taken over, as it came out of the processors.
+    pub(crate) fn took_over(&self, Processed { passed, outgoing, .. }: &Processed) {
+        let mut incoming = passed.accepted as usize;
+        for (stage, &outgoing) in self.stages.0.iter().zip(outgoing) {
+            stage.processors.iter().for_each(|one| one.flow.passed(incoming, outgoing));
+            incoming = outgoing;
+        }
+        self.passage.passed(*passed);
+        if passed.sampled_out > 0 {
+            let ledgers = self.exporters.iter().map(|exporter| exporter.ledger());
+            ledgers.for_each(|ledger| ledger.sampled_out(passed.sampled_out));
+        }
+    }
+}
+
+/// Edits run at a few hundred megabytes a second, so this is some milliseconds.
+const INLINE_BYTES: usize = 1 << 20;
+
+/// The request in one piece. Where that takes a copy, the copy is what is held then.
+fn whole(request: &mut Request, budget: &Arc<Budget>) -> Result<Bytes, Refusal> {
+    if let Pieces::Several(_) = &request.pieces {
+        let reservation = budget.reserve(request.bytes).ok_or(NO_ROOM)?;
+        request.pieces = Pieces::One(request.pieces.joined());
+        request.hold = Some(Arc::new(reservation));
+    }
+    Ok(request.pieces.joined())
 }
 
 /// Keeps room in the budget for what is new in `pieces`, and for what they are slices of.
@@ -91,18 +185,158 @@ fn hold(
     let old_bytes = before.as_ptr_range();
     let is_new = |piece: &&Bytes| !old_bytes.contains(&piece.as_ptr());
     let new: usize = pieces.iter().filter(is_new).map(Bytes::len).sum();
-    let no_room = || Refusal::Exhausted { retry_after: COME_BACK };
-    let reservation = budget.reserve(new).ok_or_else(no_room)?;
+    let reservation = budget.reserve(new).ok_or(NO_ROOM)?;
     Ok(Some(match pieces.iter().all(|piece| is_new(&piece)) {
         true => Arc::new(reservation),
         false => Arc::new((old, reservation)),
     }))
 }
 
-/// How long a sender is asked to wait when memory has no room.
-const COME_BACK: Duration = Duration::from_secs(1);
+/// Memory has no room: so long a sender is asked to wait.
+const NO_ROOM: Refusal = Refusal::Exhausted { retry_after: Duration::from_secs(1) };
 
 /// Whether the very bytes came out that went in.
 fn is_untouched(pieces: &[Bytes], before: &Bytes) -> bool {
     matches!(pieces, [one] if one.as_ptr() == before.as_ptr() && one.len() == before.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+    use prost::Message as _;
+    use spanwire_processors::{Action, From, Settings as Sampling, Value};
+
+    use super::*;
+    use crate::exporter::{Destination, Settings, Sizer};
+
+    fn request(spans: u64, budget: &Arc<Budget>) -> Request {
+        let span = |number: u64| Span {
+            trace_id: (u128::from(number) << 64 | 1).to_be_bytes().to_vec(),
+            span_id: (number + 1).to_be_bytes().to_vec(),
+            name: "GET /checkout".to_owned(),
+            ..Span::default()
+        };
+        let scope_spans =
+            ScopeSpans { spans: (0..spans).map(span).collect(), ..Default::default() };
+        let resource_spans = ResourceSpans { scope_spans: vec![scope_spans], ..Default::default() };
+        let request = ExportTraceServiceRequest { resource_spans: vec![resource_spans] };
+        let bytes = Bytes::from(request.encode_to_vec());
+        Request {
+            bytes: bytes.len(),
+            spans: spans as usize,
+            compressed: None,
+            hold: Some(Arc::new(budget.reserve(bytes.len()).expect("there is room"))),
+            pieces: Pieces::One(bytes),
+        }
+    }
+
+    fn upsert(key: &str, number: i64) -> Actions {
+        let from = From::Value(Value::Int(number));
+        Actions::new(vec![Action::Upsert { key: key.to_owned(), from }]).expect("a good action")
+    }
+
+    fn pipeline(steps: Vec<Step>) -> Arc<Pipeline> {
+        let mut stages = Stages::default();
+        for (number, step) in steps.into_iter().enumerate() {
+            stages.push(Processor { id: number.to_string(), flow: Arc::default() }, step);
+        }
+        let settings = Settings {
+            sizer: Sizer::Requests,
+            capacity: 10,
+            consumers: 1,
+            blocks: true,
+            waits_for_result: false,
+            batch: None,
+            batch_processor: None,
+        };
+        let ledger = Arc::default();
+        let nop = Exporter::spawn("nop".to_owned(), settings, Destination::Nop, ledger, 1 << 20);
+        Arc::new(Pipeline {
+            id: "traces".to_owned(),
+            stages,
+            exporters: vec![Arc::new(nop)],
+            passage: Arc::default(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_sampled_down_holds_what_is_left_of_it() {
+        let budget = Arc::new(Budget::new(1 << 20));
+        let settings = Sampling { percentage: 10.0, ..Sampling::default() };
+        let sampler = Sampler::new(settings).expect("a good percentage");
+        let request = request(1_000, &budget);
+        let before = request.bytes;
+        let pipeline = pipeline(vec![Step::Sample(sampler)]);
+        let processed = pipeline.process(request, &budget).await.expect("there is room");
+        let [(_, left)] = &processed.targets[..] else { panic!("one destination") };
+        assert!(left.bytes < before / 4 && left.spans > 10, "{} of {before} bytes", left.bytes);
+        assert_eq!(budget.bytes(), left.bytes);
+        drop(processed);
+        assert_eq!(budget.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_copy_between_two_processors_is_held_and_what_came_before_is_not() {
+        let budget = Arc::new(Budget::new(1 << 22));
+        let settings = Sampling { percentage: 100.0, ..Sampling::default() };
+        let sampler = Sampler::new(settings).expect("a good percentage");
+        let steps = vec![Step::Attributes(upsert("a", 1)), Step::Sample(sampler)];
+        let pipeline = pipeline(steps);
+        let processed = pipeline.process(request(1_000, &budget), &budget).await;
+        let processed = processed.expect("there is room");
+        let [(_, left)] = &processed.targets[..] else { panic!("one destination") };
+        let held = budget.bytes();
+        assert!((left.bytes..3 * left.bytes).contains(&held), "{held} for {}", left.bytes);
+        drop(processed);
+        assert_eq!(budget.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn processors_of_one_kind_in_a_row_are_one_pass_and_each_counts() {
+        let budget = Arc::new(Budget::new(1 << 20));
+        let attributes = |number| Step::Attributes(upsert("a", number));
+        let steps = vec![attributes(1), attributes(2), Step::Resource(upsert("a", 3))];
+        let pipeline = pipeline(steps);
+        assert_eq!(pipeline.stages.0.len(), 2);
+        let processed = pipeline.process(request(10, &budget), &budget).await;
+        let processed = processed.expect("there is room");
+        pipeline.took_over(&processed);
+        let flows: Vec<_> = pipeline.stages.processors().map(|one| one.flow.read()).collect();
+        assert_eq!(flows, [(10, 10); 3]);
+        let [(_, left)] = &processed.targets[..] else { panic!("one destination") };
+        let edited = ExportTraceServiceRequest::decode(left.pieces.joined()).expect("protobuf");
+        let attributes = &edited.resource_spans[0].scope_spans[0].spans[0].attributes;
+        let value = |number| {
+            use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
+            Some(AnyValue { value: Some(any_value::Value::IntValue(number)) })
+        };
+        assert_eq!((attributes.len(), &attributes[0].value), (1, &value(2)));
+        let resource = edited.resource_spans[0].resource.as_ref().expect("it was made");
+        assert_eq!(resource.attributes[0].value, value(3));
+    }
+
+    #[tokio::test]
+    async fn a_large_request_is_edited_where_that_holds_up_nobody_else() {
+        let budget = Arc::new(Budget::new(1 << 26));
+        let pipeline = pipeline(vec![Step::Attributes(upsert("a", 1))]);
+        let first = async |spans| {
+            let request = request(spans, &budget);
+            let bytes = request.bytes;
+            let mut processed = std::pin::pin!(pipeline.process(request, &budget));
+            let at_once = std::future::poll_fn(|cx| Poll::Ready(processed.as_mut().poll(cx))).await;
+            let is_aside = at_once.is_pending();
+            let processed = match at_once {
+                Poll::Ready(processed) => processed,
+                Poll::Pending => processed.await,
+            };
+            let targets = processed.expect("there is room").targets;
+            assert_eq!(targets[0].1.spans as u64, spans);
+            (bytes > INLINE_BYTES, is_aside)
+        };
+        assert_eq!(first(100).await, (false, false));
+        assert_eq!(first(30_000).await, (true, true));
+    }
 }

@@ -1,6 +1,7 @@
 //! A configuration made into running parts, and put in the place of an older one.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,15 +10,16 @@ use spanwire_model::{Resource, Scope};
 use spanwire_receiver::Budget;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::build::{self, StartError};
+use crate::build::{self, Made, Prepared, Standing, StartError};
 use crate::collect::Inlet;
 use crate::exporter::Exporter;
 use crate::intake::Intake;
-use crate::ledger::{DropReason, Ledger};
+use crate::ledger::{DropReason, Ledger, Passage};
+use crate::limits;
 use crate::pages;
-use crate::pipeline::Pipeline;
-use crate::source::Source;
-use crate::stats::{ExporterStats, StageStats, Stats};
+use crate::pipeline::{Pipeline, Processor, Stages};
+use crate::source::{Port, Source};
+use crate::stats::{ExporterStats, PipelineStats, ProcessorStats, ReceiverStats, Stats};
 
 /// A running collector.
 ///
@@ -55,30 +57,25 @@ pub struct Collector {
 /// Everything that runs by one configuration.
 pub(crate) struct Graph {
     pub(crate) config: Config,
-    pub(crate) sources: BTreeMap<ComponentId, Arc<Source>>,
+    pub(crate) sources: BTreeMap<Port, Arc<Source>>,
     pub(crate) pipelines: BTreeMap<ComponentId, Arc<Pipeline>>,
     pub(crate) exporters: BTreeMap<ComponentId, Arc<Exporter>>,
-    /// The accounts of all destinations there ever were.
-    pub(crate) ledgers: BTreeMap<ComponentId, Arc<Ledger>>,
-    pub(crate) servers: pages::Servers,
+    pub(crate) pages: pages::Servers,
     pub(crate) budget: Arc<Budget>,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
-    /// What a reload has left behind, until it has ended.
-    retired: Vec<Retired>,
+    /// The accounts of all destinations there ever were.
+    ledgers: BTreeMap<ComponentId, Arc<Ledger>>,
+    /// Those of all pipelines, likewise.
+    passages: BTreeMap<ComponentId, Arc<Passage>>,
+    /// What the servers counted that are gone.
+    received: BTreeMap<Port, ReceiverStats>,
+    /// Servers that a reload has left behind and the tasks in which they end, until they have ended.
+    sources_left: Vec<(Arc<Source>, JoinHandle<()>)>,
+    /// Destinations, likewise.
+    exporters_left: Vec<Arc<Exporter>>,
     inlets: Vec<(String, Weak<Intake>)>,
     stopping: bool,
-}
-
-/// A part that has no place any more, and the task in which it ends.
-struct Retired {
-    part: Left,
-    ending: JoinHandle<()>,
-}
-
-enum Left {
-    Source(Arc<Source>),
-    Exporter(Arc<Exporter>),
 }
 
 /// What a shutdown came to.
@@ -102,24 +99,10 @@ impl Collector {
     ///
     /// Outside a Tokio runtime with I/O and time enabled.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let parts = build::parts(&config, None).await?;
-        let graph = Arc::new(Mutex::new(Graph {
-            sources: shared(parts.sources),
-            pipelines: parts.pipelines,
-            ledgers: ledgers(&parts.exporters).collect(),
-            exporters: parts.exporters,
-            servers: pages::Servers::default(),
-            budget: parts.budget,
-            started: Instant::now(),
-            started_at: SystemTime::now(),
-            retired: Vec::new(),
-            inlets: Vec::new(),
-            stopping: false,
-            config: config.clone(),
-        }));
-        let servers = pages::prepare(&config, &graph, &pages::Servers::default()).await?;
-        lock(&graph).servers.run(servers);
-        Ok(Self { graph, reloading: tokio::sync::Mutex::default() })
+        let graph = Arc::new(Mutex::new(Graph::new(limits::of(&config).bytes())));
+        let collector = Self { graph, reloading: tokio::sync::Mutex::default() };
+        collector.reload(config).await?;
+        Ok(collector)
     }
 
     /// Puts another configuration in the place of the one that runs.
@@ -133,57 +116,25 @@ impl Collector {
     /// [`StartError`]; then everything runs on as before.
     pub async fn reload(&self, config: Config) -> Result<(), StartError> {
         let _one_at_a_time = self.reloading.lock().await;
-        let standing = {
-            let graph = lock(&self.graph);
-            build::Standing::of(&graph)
-        };
-        let parts = build::parts(&config, Some(&standing)).await?;
-        let servers_now = lock(&self.graph).servers.clone();
-        let servers = pages::prepare(&config, &self.graph, &servers_now).await?;
-
+        let standing = Standing::of(&lock(&self.graph));
+        let mut prepared = build::prepare(&config, &standing).await?;
+        let pages = pages::prepare(&config, &standing.pages).await?;
+        let mut sources = Vec::new();
+        if let Err(error) = build::serve(&mut prepared, &standing, &mut sources).await {
+            for source in sources {
+                if standing.serves(&source.port) {
+                    // Requests may have come by it, which went to what stands.
+                    lock(&self.graph).retire(Arc::new(source));
+                } else {
+                    source.receiver.shutdown(Duration::ZERO).await;
+                }
+            }
+            return Err(error);
+        }
         // From here on nothing fails.
         let mut graph = lock(&self.graph);
-        let graph = &mut *graph;
-        let stays: Vec<_> = parts.feeds.iter().map(|(id, _)| id.clone()).collect();
-        for (id, pipelines) in parts.feeds {
-            if let Some(source) = graph.sources.get(&id) {
-                source.intake.feed(pipelines);
-            }
-        }
-        let before = std::mem::replace(&mut graph.sources, shared(parts.sources));
-        for (id, source) in before {
-            if stays.contains(&id) {
-                graph.sources.insert(id, source);
-            } else {
-                // Those of its requests that come from here on go to the new destinations.
-                source.intake.feed(fed_by(&id, &config, &parts.pipelines));
-                graph.retire(Left::Source(source));
-            }
-        }
-        for (name, intake) in &graph.inlets {
-            if let Some(intake) = intake.upgrade() {
-                intake.feed(
-                    parts.pipelines.values().filter(|one| one.id == *name).cloned().collect(),
-                );
-            }
-        }
-        graph.inlets.retain(|(_, intake)| intake.strong_count() > 0);
-        graph.servers.run(servers);
-        graph.pipelines = parts.pipelines;
-        graph.budget = parts.budget;
-        graph.ledgers.extend(ledgers(&parts.exporters));
-        for (id, exporter) in std::mem::replace(&mut graph.exporters, parts.exporters) {
-            match graph.exporters.get(&id) {
-                Some(now) if Arc::ptr_eq(now, &exporter) => {}
-                Some(now) => {
-                    let now = Arc::clone(now);
-                    graph.replace(exporter, now);
-                }
-                None => graph.retire(Left::Exporter(exporter)),
-            }
-        }
-        graph.retired.retain(|retired| !retired.ending.is_finished());
-        graph.config = config;
+        graph.run(config, prepared, sources);
+        graph.pages.run(pages, &Arc::downgrade(&self.graph));
         Ok(())
     }
 
@@ -220,9 +171,13 @@ impl Collector {
         let (sources, exporters) = {
             let mut graph = lock(&self.graph);
             graph.stopping = true;
-            graph.all()
+            let sources: Vec<_> = graph.sources().cloned().collect();
+            let exporters: Vec<_> = graph.exporters().cloned().collect();
+            (sources, exporters)
         };
-        // Requests that wait for room in a queue have it while destinations still send.
+        // Senders that wait for room in a queue, or for the result, have it while destinations still
+        // send, without waiting for batches to grow.
+        exporters.iter().for_each(|exporter| exporter.hurry(end));
         let mut closing = JoinSet::new();
         for source in sources {
             closing.spawn(async move { source.receiver.shutdown(deadline / 2).await });
@@ -231,11 +186,11 @@ impl Collector {
         while let Some(closed) = closing.join_next().await {
             connections_cut += closed.map_or(0, |closed| closed.connections_cut);
         }
-        let mut draining = JoinSet::new();
+        lock(&self.graph).inlets().for_each(|(_, inlet)| inlet.feed(Vec::new()));
+        exporters.iter().for_each(|exporter| exporter.close());
         for exporter in exporters {
-            draining.spawn(async move { exporter.drain(end).await });
+            exporter.ended(end).await;
         }
-        while draining.join_next().await.is_some() {}
         let graph = lock(&self.graph);
         // What is queued still is on its way to being dropped.
         let lost = |ledger: &Arc<Ledger>| {
@@ -246,73 +201,133 @@ impl Collector {
     }
 }
 
-/// The pipelines of a configuration that a receiver feeds.
-fn fed_by(
-    id: &ComponentId,
-    config: &Config,
-    pipelines: &BTreeMap<ComponentId, Arc<Pipeline>>,
-) -> Vec<Arc<Pipeline>> {
-    let fed = config.service.pipelines.iter().filter(|(_, one)| one.receivers.contains(id));
-    fed.filter_map(|(id, _)| pipelines.get(id).cloned()).collect()
-}
-
-fn shared(sources: BTreeMap<ComponentId, Source>) -> BTreeMap<ComponentId, Arc<Source>> {
-    sources.into_iter().map(|(id, source)| (id, Arc::new(source))).collect()
-}
-
-fn ledgers(
-    exporters: &BTreeMap<ComponentId, Arc<Exporter>>,
-) -> impl Iterator<Item = (ComponentId, Arc<Ledger>)> {
-    exporters.iter().map(|(id, exporter)| (id.clone(), Arc::clone(exporter.ledger())))
-}
-
 impl Graph {
-    fn retire(&mut self, part: Left) {
-        let ending = match &part {
-            Left::Source(source) => {
-                let source = Arc::clone(source);
-                tokio::spawn(async move { source.retire().await })
-            }
-            Left::Exporter(exporter) => {
-                let exporter = Arc::clone(exporter);
-                tokio::spawn(async move { exporter.drain(far()).await })
-            }
-        };
-        self.retired.push(Retired { part, ending });
+    /// Nothing runs yet.
+    fn new(bytes_max: usize) -> Self {
+        Self {
+            config: Config::default(),
+            sources: BTreeMap::new(),
+            pipelines: BTreeMap::new(),
+            exporters: BTreeMap::new(),
+            pages: pages::Servers::default(),
+            budget: Arc::new(Budget::new(bytes_max)),
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            ledgers: BTreeMap::new(),
+            passages: BTreeMap::new(),
+            received: BTreeMap::new(),
+            sources_left: Vec::new(),
+            exporters_left: Vec::new(),
+            inlets: Vec::new(),
+            stopping: false,
+        }
     }
 
-    fn replace(&mut self, before: Arc<Exporter>, now: Arc<Exporter>) {
-        let part = Left::Exporter(Arc::clone(&before));
-        let ending = tokio::spawn(async move { before.hand_over(now, far()).await });
-        self.retired.push(Retired { part, ending });
-    }
-
-    /// Every receiver and destination that is there, those that are ending included.
-    fn all(&mut self) -> (Vec<Arc<Source>>, Vec<Arc<Exporter>>) {
-        let mut sources: Vec<_> = std::mem::take(&mut self.sources).into_values().collect();
-        let mut exporters = Vec::new();
-        for retired in self.retired.drain(..) {
-            match retired.part {
-                Left::Source(source) => sources.push(source),
-                Left::Exporter(exporter) => exporters.push(exporter),
+    /// Lets what was prepared run in the place of what runs.
+    fn run(&mut self, config: Config, prepared: Prepared, sources: Vec<Source>) {
+        let Prepared { destinations, queue_bytes_max, steps, ports, budget } = prepared;
+        let exporters = destinations.into_iter().map(|(id, made)| {
+            let exporter = match made {
+                Made::Stands(exporter) => {
+                    exporter.resize(queue_bytes_max);
+                    exporter
+                }
+                Made::New(settings, destination) => {
+                    // An id keeps its account, whatever stands for it.
+                    let ledger = Arc::clone(self.ledgers.entry(id.clone()).or_default());
+                    let name = id.to_string();
+                    Arc::new(Exporter::spawn(name, settings, destination, ledger, queue_bytes_max))
+                }
+            };
+            (id, exporter)
+        });
+        let exporters: BTreeMap<_, _> = exporters.collect();
+        let pipelines = steps.into_iter().map(|(id, steps)| {
+            let before = self.pipelines.get(&id);
+            let mut stages = Stages::default();
+            for (id, step) in steps {
+                let id = id.to_string();
+                let counted =
+                    before.and_then(|one| one.stages.processors().find(|one| one.id == id));
+                let flow = counted.map(|one| Arc::clone(&one.flow)).unwrap_or_default();
+                stages.push(Processor { id, flow }, step);
+            }
+            let settings = &config.service.pipelines[&id];
+            let exporters = settings.exporters.iter().filter_map(|id| exporters.get(id).cloned());
+            let passage = Arc::clone(self.passages.entry(id.clone()).or_default());
+            let name = id.to_string();
+            let pipeline = Pipeline { id: name, stages, exporters: exporters.collect(), passage };
+            (id, Arc::new(pipeline))
+        });
+        self.pipelines = pipelines.collect();
+        // All requests that come from here on go there, by whichever server.
+        for source in self.sources().map(Arc::as_ref).chain(&sources) {
+            source.intake.feed(build::fed_by(&source.port.0, &config, &self.pipelines));
+        }
+        for (name, intake) in self.inlets() {
+            let named = self.pipelines.values().filter(|one| one.id == *name);
+            intake.feed(named.cloned().collect());
+        }
+        self.inlets.retain(|(_, intake)| intake.strong_count() > 0);
+        self.forget_ended();
+        for source in sources {
+            if let Some(before) = self.sources.insert(source.port.clone(), Arc::new(source)) {
+                self.retire(before);
             }
         }
-        exporters.extend(self.exporters.values().cloned());
-        (sources, exporters)
+        let gone = self.sources.extract_if(.., |port, _| !ports.contains_key(port));
+        for (_, source) in gone.collect::<Vec<_>>() {
+            self.retire(source);
+        }
+        for (id, exporter) in std::mem::replace(&mut self.exporters, exporters) {
+            match self.exporters.get(&id) {
+                Some(now) if Arc::ptr_eq(now, &exporter) => continue,
+                Some(now) => exporter.hand_over(Arc::clone(now)),
+                None => exporter.close(),
+            }
+            self.exporters_left.push(exporter);
+        }
+        self.budget = budget;
+        self.config = config;
+    }
+
+    /// Lets go of parts that have ended; what they counted stays.
+    fn forget_ended(&mut self) {
+        self.exporters_left.retain(|exporter| !exporter.has_ended());
+        for (source, _) in self.sources_left.extract_if(.., |(_, ending)| ending.is_finished()) {
+            add(&mut self.received, &source);
+        }
+    }
+
+    fn retire(&mut self, source: Arc<Source>) {
+        // At once: whoever connects from here on is served by what stands now.
+        source.stop_accepting();
+        let retiring = Arc::clone(&source);
+        let ending = tokio::spawn(async move { retiring.retire().await });
+        self.sources_left.push((source, ending));
+    }
+
+    /// All servers, those included that a reload has left behind.
+    fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.sources.values().chain(self.sources_left.iter().map(|(source, _)| source))
+    }
+
+    /// All destinations, likewise.
+    fn exporters(&self) -> impl Iterator<Item = &Arc<Exporter>> {
+        self.exporters.values().chain(&self.exporters_left)
+    }
+
+    fn inlets(&self) -> impl Iterator<Item = (&String, Arc<Intake>)> {
+        self.inlets.iter().filter_map(|(name, intake)| Some((name, intake.upgrade()?)))
     }
 
     pub(crate) fn stats(&self, now: Instant) -> Stats {
-        let stage = |id: &str, pipeline: Option<&str>, flow: &crate::ledger::Flow| {
-            let (passed, id) = (flow.read(), id.to_owned());
-            let pipeline = pipeline.map(str::to_owned);
-            StageStats { id, pipeline, incoming: passed.incoming, outgoing: passed.outgoing }
-        };
-        let pipelines = self.pipelines.values();
-        let processors = pipelines.clone().flat_map(|pipeline| {
-            pipeline
-                .processors
-                .iter()
-                .map(|processor| stage(&processor.id, Some(&pipeline.id), &processor.flow))
+        let processors = self.pipelines.values().flat_map(|pipeline| {
+            pipeline.stages.processors().map(|processor| {
+                let (incoming, outgoing) = processor.flow.read();
+                let (processor, pipeline) = (processor.id.clone(), pipeline.id.clone());
+                ProcessorStats { processor, pipeline, incoming, outgoing }
+            })
         });
         let exporters = self.ledgers.iter().map(|(id, ledger)| {
             let exporter = self.exporters.get(id);
@@ -326,23 +341,31 @@ impl Graph {
                 account,
                 queue_size: exporter.map_or(0, |exporter| exporter.queue_size()),
                 queue_capacity: exporter.map_or(0, |exporter| exporter.capacity()),
+                batches: exporter.and_then(|exporter| exporter.batches()),
                 failing: ailment.map(|ailment| (ailment.lasted.as_secs(), ailment.error.into())),
             }
         });
+        let passages = self.passages.iter().map(|(id, passage)| PipelineStats {
+            pipeline: id.to_string(),
+            passed: passage.read(),
+        });
+        // Receivers first: what they have counted by then, pipelines have too.
+        let mut receivers = self.received.clone();
+        for source in self.sources() {
+            source.tell(now);
+            add(&mut receivers, source);
+        }
         Stats {
-            receivers: self.sources.iter().flat_map(|(id, source)| source.stats(id)).collect(),
-            pipelines: pipelines
-                .clone()
-                .map(|pipeline| stage(&pipeline.id, None, &pipeline.flow))
-                .collect(),
+            receivers: receivers.into_values().collect(),
+            pipelines: passages.collect(),
             processors: processors.collect(),
             exporters: exporters.collect(),
         }
     }
 
     fn addresses(&self) -> Vec<(String, String)> {
-        let sources = self.sources.iter().flat_map(|(id, source)| source.addresses(id));
-        sources.chain(self.servers.addresses()).collect()
+        let sources = self.sources.values().flat_map(|source| source.addresses());
+        sources.chain(self.pages.addresses()).collect()
     }
 
     /// What is wrong, by component; nothing if all is well.
@@ -370,15 +393,20 @@ impl Graph {
     }
 }
 
+/// An id keeps what was counted, whichever server counted it.
+fn add(received: &mut BTreeMap<Port, ReceiverStats>, source: &Source) {
+    let stats = source.stats();
+    match received.entry(source.port.clone()) {
+        Entry::Vacant(first) => drop(first.insert(stats)),
+        Entry::Occupied(mut before) => before.get_mut().add(stats),
+    }
+}
+
 /// A destination that fails for less may just be starting again.
 const AILING_AFTER: Duration = Duration::from_secs(10);
 
 /// Deadlines beyond this are as good as this.
 const DEADLINE_MAX: Duration = Duration::from_hours(24);
-
-fn far() -> tokio::time::Instant {
-    tokio::time::Instant::now() + DEADLINE_MAX
-}
 
 pub(crate) fn lock(graph: &Mutex<Graph>) -> std::sync::MutexGuard<'_, Graph> {
     graph.lock().unwrap_or_else(PoisonError::into_inner)

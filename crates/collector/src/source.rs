@@ -1,32 +1,72 @@
-//! A running receiver and the pipelines it feeds.
+//! A running server of a receiver, and the pipelines it feeds.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spanwire_config::ComponentId;
-use spanwire_receiver::{Reason, Receiver, TransportStats};
+use spanwire_receiver::{BindError, Coding, Reason, Receiver};
 
-use crate::intake::Intake;
+use crate::intake::{Feed, Intake};
+use crate::server::{Protocol, Server};
 use crate::sockets::Socket;
-use crate::stats::ReceiverStats;
+use crate::stats::{ConnectionStats, ReceiverStats};
+use crate::watch::Watch;
 
-/// A receiver of the configuration.
+/// Which receiver of the configuration, and which of its protocols.
+pub(crate) type Port = (ComponentId, Protocol);
+
+/// All that a source is made of, its sockets aside; equal plans make equal sources.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) server: Server,
+    /// The compressions whose requests are kept as they came, for whoever forwards them so.
+    pub(crate) keeps: Vec<Coding>,
+    /// Of the budget it takes from.
+    pub(crate) bytes_max: usize,
+    pub(crate) connections_max: usize,
+}
+
+/// A server of the configuration.
 pub(crate) struct Source {
+    pub(crate) port: Port,
+    pub(crate) plan: Plan,
     pub(crate) receiver: Receiver,
     pub(crate) intake: Arc<Intake>,
     /// Its sockets by endpoint, for whoever takes its place.
-    pub(crate) sockets: Mutex<Vec<(String, Socket)>>,
+    sockets: Mutex<Vec<(String, Socket)>>,
+    watch: Watch,
 }
 
 /// Connections of a receiver that a reload has left behind have so long to end by themselves.
 const RETIRE_MAX: Duration = Duration::from_secs(60);
 
 impl Source {
-    /// Leaves new connections to whoever stands in its place, lets its own end with a request of
-    /// theirs, and ends.
-    pub(crate) async fn retire(&self) {
+    /// Serves on sockets that listen, and keeps a share of each.
+    pub(crate) async fn serve(
+        port: Port,
+        plan: Plan,
+        sockets: Vec<(String, Socket)>,
+        intake: Arc<Intake>,
+    ) -> Result<Self, BindError> {
+        let shared = sockets.iter().map(|(_, socket)| socket.share());
+        let shared = shared.collect::<Result<_, _>>().map_err(BindError::Listener)?;
+        let budget = Arc::clone(intake.budget());
+        let feed = Feed { intake: Arc::clone(&intake), keeps: plan.keeps.clone() };
+        let builder = plan.server.builder(budget).connections_max(plan.connections_max);
+        let builder = builder.keep_compressed(!plan.keeps.is_empty());
+        let receiver = plan.server.serve(builder, shared, feed).await?;
+        let (sockets, watch) = (Mutex::new(sockets), Watch::default());
+        Ok(Self { port, plan, receiver, intake, sockets, watch })
+    }
+
+    /// Leaves new connections to whoever stands in its place.
+    pub(crate) fn stop_accepting(&self) {
         self.receiver.stop_accepting();
         self.sockets().clear();
+    }
+
+    /// Lets each connection that it has accepted end with a request of its peer, and ends.
+    pub(crate) async fn retire(&self) {
         let _ended_or_not = tokio::time::timeout(RETIRE_MAX, self.receiver.closed()).await;
         self.receiver.shutdown(RETIRE_MAX).await;
     }
@@ -35,33 +75,63 @@ impl Source {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn stats(&self, id: &ComponentId) -> Vec<ReceiverStats> {
+    pub(crate) fn stats(&self) -> ReceiverStats {
         let stats = self.receiver.stats();
-        let of = |transport, one: &TransportStats| {
-            let refused = |reasons: &[Reason]| {
-                reasons.iter().map(|reason| one.refused(*reason).spans).sum::<u64>()
-            };
-            let for_now = [Reason::Budget, Reason::SinkUnavailable, Reason::SinkExhausted];
-            let in_all = one.refused_in_all().spans;
-            ReceiverStats {
-                receiver: id.to_string(),
-                transport,
-                accepted: one.spans_accepted,
-                refused: refused(&for_now),
-                failed: in_all - refused(&for_now) + one.spans_rejected,
-                connections: stats.connections_open,
-            }
+        let (id, protocol) = &self.port;
+        let one = match protocol {
+            Protocol::Grpc => &stats.grpc,
+            Protocol::Http => &stats.http,
         };
-        [of("grpc", &stats.grpc), of("http", &stats.http)].into()
+        // The last two are mostly of requests that waited for room until their senders gave up.
+        let for_now = [
+            Reason::Budget,
+            Reason::SinkUnavailable,
+            Reason::SinkExhausted,
+            Reason::Timeout,
+            Reason::Cancelled,
+        ];
+        let refused = for_now.map(|reason| one.refused(reason).spans).iter().sum();
+        let requests_refused = Reason::ALL.map(|one_of| one.refused(one_of).requests);
+        ReceiverStats {
+            receiver: id.to_string(),
+            transport: protocol.as_str(),
+            accepted: one.spans_accepted,
+            refused,
+            failed: one.refused_in_all().spans - refused + one.spans_rejected,
+            requests_refused: Reason::ALL
+                .map(Reason::as_str)
+                .into_iter()
+                .zip(requests_refused)
+                .collect(),
+            connections: ConnectionStats {
+                open: stats.connections_open,
+                max: self.plan.connections_max,
+                accepted: stats.connections_accepted,
+                failed: stats.connections_failed,
+                tls_handshakes_failed: stats.tls_handshakes_failed,
+                accept_errors: stats.accept_errors,
+            },
+        }
     }
 
-    pub(crate) fn addresses(&self, id: &ComponentId) -> Vec<(String, String)> {
-        let grpc = self.receiver.grpc_addresses().iter().map(|address| ("grpc", address));
-        let http = self.receiver.http_addresses().iter().map(|address| ("http", address));
-        let tcp = grpc.chain(http).map(|(name, one)| (format!("{id} {name}"), one.to_string()));
+    /// Tells what has gone wrong with connections.
+    pub(crate) fn tell(&self, now: Instant) {
+        let (id, protocol) = &self.port;
+        let name = format!("{id} {}", protocol.as_str());
+        self.watch.look(&name, &self.receiver, self.stats().connections, now);
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<(String, String)> {
+        let (id, protocol) = &self.port;
+        let addresses = match protocol {
+            Protocol::Grpc => self.receiver.grpc_addresses(),
+            Protocol::Http => self.receiver.http_addresses(),
+        };
+        let name = || format!("{id} {}", protocol.as_str());
+        let tcp = addresses.iter().map(|address| (name(), address.to_string()));
         let sockets = self.sockets();
-        let unix = sockets.iter().filter_map(|(name, socket)| match socket {
-            Socket::Unix(_) => Some((id.to_string(), name.clone())),
+        let unix = sockets.iter().filter_map(|(endpoint, socket)| match socket {
+            Socket::Unix(_) => Some((name(), endpoint.clone())),
             Socket::Tcp(_) => None,
         });
         tcp.chain(unix).collect()

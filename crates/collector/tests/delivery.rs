@@ -85,6 +85,7 @@ async fn a_request_that_the_destination_refuses_loses_no_neighbour() {
     assert_eq!((account.sent, account.imbalance()), (310, 0));
 }
 
+/// Faults 99.
 #[tokio::test]
 async fn what_is_too_large_for_the_destination_arrives_in_parts() {
     let small = |received: &Received| match received.request.len() {
@@ -102,7 +103,7 @@ async fn what_is_too_large_for_the_destination_arrives_in_parts() {
     assert_balanced(&collector);
 }
 
-/// Faults 179.
+/// Faults 96, 179.
 #[tokio::test]
 async fn a_destination_that_comes_back_gets_everything() {
     let away = Arc::new(AtomicBool::new(true));
@@ -126,7 +127,7 @@ async fn a_destination_that_comes_back_gets_everything() {
     assert_eq!(collector.shutdown(PATIENCE).await.spans_lost, 0);
 }
 
-/// Faults 179.
+/// Faults 94, 179.
 #[tokio::test]
 async fn a_stuck_destination_holds_up_no_other_and_its_losses_are_counted() {
     let (live, arrived) = destination(takes_all).await;
@@ -317,5 +318,50 @@ async fn with_two_destinations_that_are_full_the_first_to_have_room_is_enough() 
     }
     until("all arrive", || arrived.count() == 200).await;
     assert_eq!((arrived.missing(200), arrived.duplicates()), (Vec::<u64>::new(), 0));
+    assert_balanced(&collector);
+}
+
+#[tokio::test]
+async fn without_a_queue_each_sender_s_request_is_sent_at_once() {
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let (slow, arrived) = destination_behind(&gate, takes_all).await;
+    let queue = "    sending_queue: { enabled: false }";
+    let collector = Collector::start(config(&to(&slow, queue))).await.expect("it starts");
+    let sender = Arc::new(Sender::new(&collector, Protocol::Grpc));
+    let mut sends = tokio::task::JoinSet::new();
+    for round in 0..25_u64 {
+        let sender = Arc::clone(&sender);
+        sends.spawn(async move { sender.send(request(round * 10, 10), 10).await });
+    }
+    until("all are on their way", || arrived.attempts.load(Ordering::Relaxed) == 25).await;
+    gate.close();
+    while let Some(sent) = sends.join_next().await {
+        sent.expect("no panic").expect("it is taken");
+    }
+    assert_eq!((arrived.missing(250), arrived.duplicates()), (vec![], 0));
+    assert_balanced(&collector);
+}
+
+#[tokio::test]
+async fn a_sender_does_not_wait_for_room_for_longer_than_it_waits_for_an_answer() {
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let queue = "    sending_queue: { queue_size: 1, num_consumers: 1 }";
+    let collector = Collector::start(config(&to_address(nobody, queue))).await.expect("it starts");
+    let sender = Arc::new(Sender::new(&collector, Protocol::HttpProtobuf));
+    let mut sends = tokio::task::JoinSet::new();
+    for round in 0..10_u64 {
+        let sender = Arc::clone(&sender);
+        sends.spawn(async move { sender.send(request(round * 10, 10), 10).await });
+    }
+    let mut come_back = 0;
+    while let Some(sent) = sends.join_next().await {
+        if let Err(error) = sent.expect("no panic") {
+            assert!(error.to_string().contains("503"), "{error}");
+            come_back += 10;
+        }
+    }
+    let account = account(&collector, "otlp");
+    assert!(come_back > 0);
+    assert_eq!((account.refused, account.accepted), (come_back, 100 - come_back));
     assert_balanced(&collector);
 }

@@ -62,14 +62,15 @@ async fn a_reload_keeps_what_is_in_the_file_whether_it_is_made_or_not() {
     until("they are written", sent(10)).await;
     assert_eq!(numbers(&path), (0..10).collect::<Vec<_>>(), "it began anew, once");
 
-    let wrong = to_file(&path, ", flush_interval: 2s").replace(
+    let wrong = to_file(&path, ", rotation: { max_backups: 2 }").replace(
         "exporters: {",
         "processors: { attributes: { actions: [{ pattern: '(', action: delete }] } }\nexporters: {",
     );
     let wrong = wrong.replace("receivers: [otlp],", "receivers: [otlp], processors: [attributes],");
     collector.reload(config(&wrong)).await.expect_err("that is no expression");
     assert_eq!(numbers(&path).len(), 10);
-    for (round, settings) in [(1, ", flush_interval: 3s"), (2, ", flush_interval: 4s"), (3, "")] {
+    let rotates = ", rotation: { max_backups: 3 }";
+    for (round, settings) in [(1, rotates), (2, ", append: true"), (3, "")] {
         collector.reload(config(&to_file(&path, settings))).await.expect("it is valid");
         sender.send(request(round * 10, 10), 10).await.expect("it is taken");
     }
@@ -104,6 +105,26 @@ async fn files_that_are_moved_aside_hold_every_span_between_them() {
     let mut written: Vec<_> = files.iter().flat_map(|file| numbers(file)).collect();
     written.sort_unstable();
     assert_eq!(written, (0..20_000).collect::<Vec<_>>());
+    fs::remove_dir_all(&folder).expect("it is ours");
+}
+
+#[tokio::test]
+async fn what_keeps_a_file_from_being_written_is_waited_for() {
+    let folder = scratch("away");
+    let mounted = folder.join("mounted");
+    fs::create_dir(&mounted).expect("a folder");
+    let path = mounted.join("spans.json");
+    let collector = Collector::start(config(&to_file(&path, ""))).await.expect("it starts");
+    fs::remove_dir(&mounted).expect("it is empty");
+    let sender = Sender::new(&collector, Protocol::Grpc);
+    sender.send(request(0, 10), 10).await.expect("the queue takes it");
+    let account = || collector.stats().exporters[0].account;
+    until("it is tried in vain", || account().failures > 0).await;
+    assert_eq!((account().dropped_in_all(), account().queued), (0, 10));
+    fs::create_dir(&mounted).expect("a folder");
+    until("they are written", || account().sent == 10).await;
+    assert_eq!(numbers(&path), (0..10).collect::<Vec<_>>());
+    assert_eq!(collector.shutdown(PATIENCE).await.spans_lost, 0);
     fs::remove_dir_all(&folder).expect("it is ours");
 }
 

@@ -107,6 +107,7 @@ async fn a_reload_shows_something_else_at_the_addresses_that_there_are() {
     assert!(TcpStream::connect(&second).is_err(), "nobody wants that one any more");
 }
 
+/// Faults 175.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_who_ask_slowly_make_room_for_others() {
     let (destination, _) = destination(takes_all).await;

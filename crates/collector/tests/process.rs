@@ -228,7 +228,9 @@ service:\n  extensions: [health_check, zpages]\n",
             process.get("zpages", "/debug/pipelinez"),
         )
     });
-    assert!(metrics.contains("otelcol_exporter_sent_spans{exporter=\"otlp\"}"), "{metrics}");
+    // Readers that are written out add types to names.
+    let sent = "otelcol_exporter_sent_spans_total{exporter=\"otlp\"}";
+    assert!(metrics.contains(sent), "{metrics}");
     assert!(metrics.contains("spanwire_ledger_imbalance{exporter=\"otlp\"} 0"), "{metrics}");
     assert!(health.starts_with("HTTP/1.1 200") && health.contains("Server available"), "{health}");
     assert!(pipelines.contains("otlp  accepted "), "{pipelines}");
@@ -347,6 +349,7 @@ async fn a_write_that_the_system_cuts_short_leaves_only_whole_lines() {
     std::fs::remove_file(&file).expect("it is ours");
 }
 
+/// Faults 163.
 #[test]
 fn whoever_reads_only_the_first_lines_gets_no_panic() {
     let mut child = command(&["print-config"])
@@ -373,6 +376,37 @@ fn validate_finds_what_only_shows_when_a_part_is_made_and_tells_what_has_no_effe
     assert!(!valid && errors.contains("content-type"), "{errors}");
 }
 
+#[test]
+fn validate_looks_at_receivers_and_addresses_as_a_start_does() {
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let wrong = |from: &str, to: &str| {
+        let yaml = to_address(nobody, "").replacen(from, to, 1);
+        assert!(yaml.contains(to), "{yaml}");
+        let (valid, _, errors) = output(&["validate", "--config", &format!("yaml:{yaml}")]);
+        assert!(!valid, "{yaml}");
+        errors
+    };
+    let any = "http: { endpoint: 127.0.0.1:0";
+    let tls = "tls: { cert_file: /no/such/cert.pem, key_file: /no/such/key.pem }";
+    let errors = wrong(any, &format!("{any}, {tls}"));
+    assert!(errors.contains("receiver otlp") && errors.contains("cert.pem"), "{errors}");
+    let errors = wrong(any, &format!("{any}, cors: {{ allowed_origins: ['https://*.*'] }}"));
+    assert!(errors.contains("receiver otlp") && errors.contains("origin"), "{errors}");
+    let errors = wrong(
+        "grpc: { endpoint: 127.0.0.1:0 }, http: { endpoint: 127.0.0.1:0",
+        "grpc: { endpoint: 'localhost:4317' }, http: { endpoint: '0.0.0.0:4317'",
+    );
+    assert!(errors.contains("receiver otlp http: receiver otlp grpc is to listen"), "{errors}");
+}
+
+#[test]
+fn the_configuration_that_is_packaged_is_valid() {
+    let packaged = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/config.yaml");
+    let (valid, text, errors) = output(&["validate", "--config", packaged]);
+    assert!(valid && text == "valid\n", "{text}{errors}");
+}
+
+/// Faults 163.
 #[test]
 fn a_log_that_nobody_reads_holds_nothing_up() {
     let (stderr, _unread) = full();
@@ -421,6 +455,7 @@ fn full() -> (OwnedFd, UnixStream) {
     (written.into(), unread)
 }
 
+/// Faults 163.
 #[test]
 fn a_write_that_hangs_does_not_keep_the_process_beyond_the_deadline_of_its_shutdown() {
     let (stdout, _unread) = full();

@@ -69,7 +69,7 @@ impl Config {
     pub fn default_pipeline() -> Self {
         let [otlp, batch, debug, health] =
             ["otlp", "batch", "debug", "health_check"].map(ComponentId::of);
-        let shows_spans = Debug { verbosity: Verbosity::Normal, ..Debug::default() };
+        let shows_spans = Debug { verbosity: Verbosity::Normal };
         let pipeline = Pipeline {
             receivers: vec![otlp.clone()],
             processors: vec![batch.clone()],

@@ -1,5 +1,4 @@
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::otlp_exporter::OtlpExporter;
 use crate::section::Section;
@@ -20,16 +19,10 @@ pub enum Exporter {
 }
 
 /// `debug` (`exporter/debugexporter/README.md` of the Go Collector).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Debug {
     /// How much is said about each request; [`Verbosity::Basic`] by default.
     pub verbosity: Verbosity,
-    /// Messages of each second that are all logged; 2 by default.
-    pub sampling_initial: u32,
-    /// Of the further ones each so many-th is logged; 1 by default, which is all of them.
-    pub sampling_thereafter: u32,
-    /// Whether it goes to the collector's own log, or to standard output; true by default.
-    pub use_internal_logger: bool,
 }
 
 /// How much the debug exporter says.
@@ -44,47 +37,29 @@ pub enum Verbosity {
     Detailed,
 }
 
-impl Default for Debug {
-    fn default() -> Self {
-        Self {
-            verbosity: Verbosity::Basic,
-            sampling_initial: 2,
-            sampling_thereafter: 1,
-            use_internal_logger: true,
-        }
-    }
-}
-
 impl Debug {
     pub(crate) fn read(section: Section<'_>) -> Self {
-        let default = Self::default();
+        const ALL: &str = "every request is shown";
         section.unsupported(&["output_paths", "sending_queue"]);
+        section.without_effect(&[
+            ("sampling_initial", ALL),
+            ("sampling_thereafter", ALL),
+            ("use_internal_logger", "spans go to standard output, and the log to standard error"),
+        ]);
         let verbosities = [
             ("basic", Verbosity::Basic),
             ("normal", Verbosity::Normal),
             ("detailed", Verbosity::Detailed),
         ];
-        let count = |key| {
-            let count = section.number(key, 0..=u64::from(u32::MAX));
-            count.and_then(|count| u32::try_from(count).ok())
-        };
-        let debug = Self {
-            verbosity: section.choice("verbosity", &verbosities).unwrap_or_default(),
-            sampling_initial: count("sampling_initial").unwrap_or(default.sampling_initial),
-            sampling_thereafter: count("sampling_thereafter")
-                .unwrap_or(default.sampling_thereafter),
-            use_internal_logger: section
-                .boolean("use_internal_logger")
-                .unwrap_or(default.use_internal_logger),
-        };
+        let verbosity = section.choice("verbosity", &verbosities).unwrap_or_default();
         section.finish();
-        debug
+        Self { verbosity }
     }
 }
 
 /// `file` (`exporter/fileexporter/README.md` of the Go Collector's contrib repository). Its
 /// `compression`, `encoding` and `group_by` are not supported.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct File {
     /// The file; never empty after loading.
     pub path: PathBuf,
@@ -94,8 +69,6 @@ pub struct File {
     pub format: FileFormat,
     /// When a new file is begun; never if `None`.
     pub rotation: Option<Rotation>,
-    /// How often what was written is handed to the operating system; 1 s by default, never zero.
-    pub flush_interval: Duration,
 }
 
 /// The form of a file of spans.
@@ -115,31 +88,16 @@ pub struct Rotation {
     pub max_days: Option<u32>,
     /// Old files that are kept; 100 by default, and all if zero.
     pub max_backups: u32,
-    /// Whether old files are named by local time; by UTC by default.
-    pub localtime: bool,
 }
 
 impl Default for Rotation {
     fn default() -> Self {
-        Self { max_megabytes: 100, max_days: None, max_backups: 100, localtime: false }
-    }
-}
-
-impl Default for File {
-    fn default() -> Self {
-        Self {
-            path: PathBuf::new(),
-            append: false,
-            format: FileFormat::Json,
-            rotation: None,
-            flush_interval: Duration::from_secs(1),
-        }
+        Self { max_megabytes: 100, max_days: None, max_backups: 100 }
     }
 }
 
 impl File {
     pub(crate) fn read(section: Section<'_>) -> Self {
-        let default = Self::default();
         section.unsupported(&[
             "compression",
             "encoding",
@@ -147,6 +105,7 @@ impl File {
             "create_directory",
             "directory_permissions",
         ]);
+        section.without_effect(&[("flush_interval", "each request is written when it comes")]);
         if let Some(group_by) = section.section("group_by") {
             group_by.unsupported(&["enabled"]);
             group_by.without_effect(&[
@@ -160,7 +119,6 @@ impl File {
             append: section.boolean("append").unwrap_or_default(),
             format: format(&section),
             rotation: section.section_if_set("rotation").map(Rotation::read),
-            flush_interval: section.interval("flush_interval").unwrap_or(default.flush_interval),
         };
         // A path of another type has been reported.
         if !section.has("path") {
@@ -193,6 +151,8 @@ fn format(section: &Section<'_>) -> FileFormat {
 impl Rotation {
     fn read(section: Section<'_>) -> Self {
         let default = Self::default();
+        section
+            .without_effect(&[("localtime", "old files are named by the milliseconds since 1970")]);
         let number = |key, min| {
             let number = section.number(key, min..=u64::from(u32::MAX));
             number.and_then(|number| u32::try_from(number).ok())
@@ -201,7 +161,6 @@ impl Rotation {
             max_megabytes: number("max_megabytes", 1).unwrap_or(default.max_megabytes),
             max_days: number("max_days", 0).filter(|days| *days > 0),
             max_backups: number("max_backups", 0).unwrap_or(default.max_backups),
-            localtime: section.boolean("localtime").unwrap_or_default(),
         };
         section.finish();
         rotation

@@ -86,7 +86,7 @@ pub use extension::{Extension, HealthCheck, Zpages};
 pub use id::{ComponentId, InvalidId};
 pub use load::{Compat, Environment, Loaded};
 pub use net::{ClientTls, Listen, ServerTls, TlsVersion};
-pub use otlp_exporter::{BalancerName, ClientKeepalive, Compression, Encoding, OtlpExporter};
+pub use otlp_exporter::{ClientKeepalive, Compression, Encoding, OtlpExporter};
 pub use print::print;
 pub use processor::{
     Action, ActionKind, Batch, ConvertedType, MemoryLimiter, Mode, ProbabilisticSampler, Processor,
@@ -96,5 +96,7 @@ pub use queue::{Queue, QueueBatch, Retry, Sizer};
 pub use receiver::{Cors, GrpcServer, HttpServer, Keepalive, OtlpReceiver, Receiver};
 pub use report::{Diagnostic, Location, Report, Severity};
 pub use secret::Secret;
-pub use service::{Level, LogEncoding, Logs, Metrics, MetricsLevel, Pipeline, Service, Telemetry};
+pub use service::{
+    Level, LogEncoding, Logs, MetricNames, Metrics, MetricsLevel, Pipeline, Service, Telemetry,
+};
 pub use source::{Source, UnsupportedSource};

@@ -108,7 +108,8 @@ pub struct ServerTls {
     pub key_pem: Option<Secret>,
     /// If set, clients must have a certificate that one of these authorities has signed.
     pub client_ca_file: Option<PathBuf>,
-    /// How often the files are read again; never if `None`.
+    /// How often the files are read again; the server's own choice if `None`, where the Go Collector
+    /// does not read them again.
     pub reload_interval: Option<Duration>,
     /// The lowest version that is accepted.
     pub min_version: TlsVersion,
@@ -137,10 +138,6 @@ pub struct ClientTls {
     pub key_pem: Option<Secret>,
     /// The name that the server's certificate must be for, instead of the endpoint's host.
     pub server_name_override: Option<String>,
-    /// How often the files are read again; never if `None`.
-    pub reload_interval: Option<Duration>,
-    /// The lowest version that is accepted.
-    pub min_version: TlsVersion,
 }
 
 const UNSUPPORTED: [&str; 5] =
@@ -160,7 +157,9 @@ impl ServerTls {
             key_file: section.string("key_file").map(PathBuf::from),
             key_pem: section.secret("key_pem"),
             client_ca_file: section.string("client_ca_file").map(PathBuf::from),
-            reload_interval: reload_interval(&section),
+            reload_interval: section
+                .duration("reload_interval")
+                .filter(|interval| !interval.is_zero()),
             min_version: min_version(&section),
         };
         let cert = one_of(&section, "cert_file", "cert_pem");
@@ -181,6 +180,15 @@ impl ServerTls {
 impl ClientTls {
     pub(crate) fn read(section: Section<'_>) -> Self {
         section.unsupported(&UNSUPPORTED);
+        const FILES: &str = "files are looked at again for each new connection";
+        section.without_effect(&[("reload_interval", FILES)]);
+        if min_version(&section) == TlsVersion::Tls13 {
+            section.findings.unsupported(
+                section.place_of("min_version"),
+                format!("{} above 1.2 is not supported", section.path_of("min_version")),
+                Some("1.3 is spoken with every server that speaks it; set 1.2".into()),
+            );
+        }
         let tls = Self {
             insecure: section.boolean("insecure").unwrap_or_default(),
             insecure_skip_verify: section.boolean("insecure_skip_verify").unwrap_or_default(),
@@ -191,8 +199,6 @@ impl ClientTls {
             key_file: section.string("key_file").map(PathBuf::from),
             key_pem: section.secret("key_pem"),
             server_name_override: section.string("server_name_override"),
-            reload_interval: reload_interval(&section),
-            min_version: min_version(&section),
         };
         one_of(&section, "ca_file", "ca_pem");
         let cert = one_of(&section, "cert_file", "cert_pem");
@@ -213,10 +219,6 @@ fn one_of(section: &Section<'_>, file: &'static str, pem: &'static str) -> bool 
         section.error(pem, format!("{} has both {file} and {pem}", section.path));
     }
     section.has(file) || section.has(pem)
-}
-
-fn reload_interval(section: &Section<'_>) -> Option<Duration> {
-    section.duration("reload_interval").filter(|interval| !interval.is_zero())
 }
 
 fn min_version(section: &Section<'_>) -> TlsVersion {

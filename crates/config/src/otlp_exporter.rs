@@ -13,8 +13,8 @@ use crate::section::Section;
 /// [`Default`] is what gRPC has; [`http`](Self::http) is the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OtlpExporter {
-    /// Where to send, as it was written. gRPC: `host:port`, perhaps after `http://`, `https://`
-    /// or `dns:///`, or `unix://` and a path. HTTP: a URL to which `/v1/traces` is added; empty
+    /// Where to send, as it was written. gRPC: `host:port`, perhaps after `http://`, `https://`,
+    /// `dns:///` or `dns:`, or `unix://` and a path. HTTP: a URL to which `/v1/traces` is added; empty
     /// if there is only a `traces_endpoint`.
     pub endpoint: String,
     /// HTTP: the whole URL for traces, which wins over `endpoint`.
@@ -33,11 +33,9 @@ pub struct OtlpExporter {
     pub sending_queue: Queue,
     /// HTTP: how bodies are encoded.
     pub encoding: Encoding,
-    /// gRPC: when connections are pinged; never if `None`.
+    /// gRPC: when connections are pinged. If `None`, after 30 s without a byte while an answer is
+    /// outstanding; the Go Collector does not ping then.
     pub keepalive: Option<ClientKeepalive>,
-    /// gRPC: how requests are spread over the addresses of the endpoint. In turn by default, as
-    /// `configgrpc` has it; the Go Collector's `otlp` exporter unsets that and stays with one.
-    pub balancer_name: BalancerName,
 }
 
 /// How an [`OtlpExporter`] compresses bodies.
@@ -69,16 +67,6 @@ pub enum Encoding {
     Json,
 }
 
-/// How gRPC requests are spread.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum BalancerName {
-    /// Over all addresses in turn.
-    #[default]
-    RoundRobin,
-    /// To the first address that takes a connection.
-    PickFirst,
-}
-
 /// When a gRPC client pings (`config/configgrpc/README.md` of the Go Collector).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientKeepalive {
@@ -86,8 +74,6 @@ pub struct ClientKeepalive {
     pub time: Duration,
     /// How long the answer is waited for; 20 s if zero.
     pub timeout: Duration,
-    /// Also while no request is under way.
-    pub permit_without_stream: bool,
 }
 
 impl Default for OtlpExporter {
@@ -103,7 +89,6 @@ impl Default for OtlpExporter {
             sending_queue: Queue::default(),
             encoding: Encoding::Proto,
             keepalive: None,
-            balancer_name: BalancerName::RoundRobin,
         }
     }
 }
@@ -139,9 +124,12 @@ impl OtlpExporter {
             exporter.compression = compression;
         }
         exporter.keepalive = section.section_if_set("keepalive").map(ClientKeepalive::read);
-        let balancers =
-            [("round_robin", BalancerName::RoundRobin), ("pick_first", BalancerName::PickFirst)];
-        exporter.balancer_name = section.choice("balancer_name", &balancers).unwrap_or_default();
+        let in_turn =
+            section.choice("balancer_name", &[("round_robin", true), ("pick_first", false)]);
+        // The other one is what is done.
+        if in_turn == Some(true) {
+            section.no_effect("balancer_name", BALANCER);
+        }
         section.finish();
         exporter
     }
@@ -217,6 +205,9 @@ impl OtlpExporter {
 }
 
 const BUFFERS: &str = "buffers follow what is in flight";
+const BALANCER: &str =
+    "one connection serves until it fails, and the next address of the name takes its place then";
+const IDLE: &str = "an idle connection is watched by TCP, and is not pinged";
 
 fn endpoint(section: &Section<'_>, key: &'static str) -> Option<String> {
     let endpoint = section.string(key).filter(|endpoint| !endpoint.is_empty());
@@ -237,9 +228,15 @@ fn check_grpc_endpoint(section: &Section<'_>, endpoint: &str) {
     let schemes = ["http://", "https://", "dns:///", "dns:"];
     let address = schemes.iter().find_map(|scheme| endpoint.strip_prefix(scheme));
     let address = address.unwrap_or(endpoint);
-    // dns://resolver/host:port names the resolver to ask.
     let address = match address.strip_prefix("//").and_then(|rest| rest.split_once('/')) {
-        Some((_, address)) => address,
+        Some((_resolver, address)) => {
+            section.findings.unsupported(
+                section.place_of("endpoint"),
+                format!("{} names a resolver, which is not supported", section.path_of("endpoint")),
+                Some("write dns:///host:port; the system's resolver is asked".into()),
+            );
+            address
+        }
         None => address,
     };
     check_host_port(section, "endpoint", address.trim_end_matches('/'));
@@ -264,8 +261,10 @@ impl ClientKeepalive {
         let keepalive = Self {
             time: section.duration("time").unwrap_or_default(),
             timeout: section.duration("timeout").unwrap_or_default(),
-            permit_without_stream: section.boolean("permit_without_stream").unwrap_or_default(),
         };
+        if section.boolean("permit_without_stream") == Some(true) {
+            section.no_effect("permit_without_stream", IDLE);
+        }
         section.finish();
         keepalive
     }

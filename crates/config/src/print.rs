@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::config::Config;
 use crate::emit::{Yaml, scalar};
@@ -8,12 +7,12 @@ use crate::exporter::{Exporter, File, FileFormat, Rotation, Verbosity};
 use crate::extension::Extension;
 use crate::id::ComponentId;
 use crate::net::{ClientTls, ServerTls, TlsVersion};
-use crate::otlp_exporter::{BalancerName, Compression, Encoding, OtlpExporter};
+use crate::otlp_exporter::{Compression, Encoding, OtlpExporter};
 use crate::processor::{Action, ActionKind, ConvertedType, MemoryLimiter, Mode, Processor, Value};
 use crate::queue::{Queue, Sizer};
 use crate::receiver::{GrpcServer, HttpServer, Receiver};
 use crate::secret::Secret;
-use crate::service::{Level, LogEncoding, MetricsLevel, Service};
+use crate::service::{Level, LogEncoding, Metrics, MetricsLevel, Service};
 
 /// Renders a configuration as YAML with every setting that is in effect, defaults included.
 ///
@@ -110,7 +109,17 @@ fn server_tls(yaml: &mut Yaml, tls: &ServerTls) {
         yaml.optional(tls.client_ca_file.as_deref(), |yaml, path| {
             yaml.path("client_ca_file", path)
         });
-        tls_common(yaml, tls.reload_interval, tls.min_version);
+        yaml.optional(tls.reload_interval, |yaml, interval| {
+            yaml.duration("reload_interval", interval);
+        });
+        // Unquoted it would be a number.
+        yaml.text(
+            "min_version",
+            match tls.min_version {
+                TlsVersion::Tls12 => "1.2",
+                TlsVersion::Tls13 => "1.3",
+            },
+        );
     });
 }
 
@@ -128,7 +137,6 @@ fn client_tls(yaml: &mut Yaml, tls: &ClientTls) {
         yaml.optional(tls.server_name_override.as_deref(), |yaml, name| {
             yaml.text("server_name_override", name);
         });
-        tls_common(yaml, tls.reload_interval, tls.min_version);
     });
 }
 
@@ -143,18 +151,6 @@ fn certificates(
     for (key, pem) in pems {
         yaml.optional(pem, |yaml, pem| yaml.text(key, &pem.to_string()));
     }
-}
-
-fn tls_common(yaml: &mut Yaml, reload_interval: Option<Duration>, min_version: TlsVersion) {
-    yaml.optional(reload_interval, |yaml, interval| yaml.duration("reload_interval", interval));
-    // Unquoted it would be a number.
-    yaml.text(
-        "min_version",
-        match min_version {
-            TlsVersion::Tls12 => "1.2",
-            TlsVersion::Tls13 => "1.3",
-        },
-    );
 }
 
 fn processor(yaml: &mut Yaml, processor: &Processor) {
@@ -185,7 +181,6 @@ fn processor(yaml: &mut Yaml, processor: &Processor) {
 }
 
 fn memory_limiter(yaml: &mut Yaml, limiter: &MemoryLimiter) {
-    yaml.duration("check_interval", limiter.check_interval);
     for (key, value) in [
         ("limit_mib", limiter.limit_mib),
         ("spike_limit_mib", limiter.spike_limit_mib),
@@ -251,16 +246,8 @@ fn exporter(yaml: &mut Yaml, exporter: &Exporter) {
                 yaml.map("keepalive", |yaml| {
                     yaml.duration("time", keepalive.time);
                     yaml.duration("timeout", keepalive.timeout);
-                    yaml.line("permit_without_stream", keepalive.permit_without_stream);
                 });
             });
-            yaml.text(
-                "balancer_name",
-                match otlp.balancer_name {
-                    BalancerName::RoundRobin => "round_robin",
-                    BalancerName::PickFirst => "pick_first",
-                },
-            );
         }
         Exporter::OtlpHttp(otlp) => {
             if !otlp.endpoint.is_empty() {
@@ -287,9 +274,6 @@ fn exporter(yaml: &mut Yaml, exporter: &Exporter) {
                     Verbosity::Detailed => "detailed",
                 },
             );
-            yaml.line("sampling_initial", debug.sampling_initial);
-            yaml.line("sampling_thereafter", debug.sampling_thereafter);
-            yaml.line("use_internal_logger", debug.use_internal_logger);
         }
         Exporter::File(file) => file_exporter(yaml, file),
         Exporter::Nop => {}
@@ -362,10 +346,8 @@ fn file_exporter(yaml: &mut Yaml, file: &File) {
             yaml.line("max_megabytes", rotation.max_megabytes);
             yaml.optional(rotation.max_days, |yaml, days| yaml.line("max_days", days));
             yaml.line("max_backups", rotation.max_backups);
-            yaml.line("localtime", rotation.localtime);
         });
     });
-    yaml.duration("flush_interval", file.flush_interval);
 }
 
 fn extension(yaml: &mut Yaml, extension: &Extension) {
@@ -420,21 +402,25 @@ fn service(yaml: &mut Yaml, service: &Service) {
                     MetricsLevel::Detailed => "detailed",
                 },
             );
-            readers(yaml, metrics.address.as_deref());
+            readers(yaml, metrics);
         });
     });
 }
 
 /// Writes the address in the form the Go Collector has since v0.123.
-fn readers(yaml: &mut Yaml, address: Option<&str>) {
-    let address = address.and_then(|address| address.rsplit_once(':'));
+fn readers(yaml: &mut Yaml, metrics: &Metrics) {
+    let address = metrics.address.as_deref().and_then(|address| address.rsplit_once(':'));
     let Some((host, port)) = address else {
         yaml.line("readers", "[]");
         return;
     };
-    let host = scalar(host);
+    let (host, names) = (scalar(host), metrics.names);
+    let (units, suffix) = (!names.units, !names.type_suffix);
     yaml.line(
         "readers",
-        format_args!("[{{pull: {{exporter: {{prometheus: {{host: {host}, port: {port}}}}}}}}}]"),
+        format_args!(
+            "[{{pull: {{exporter: {{prometheus: {{host: {host}, port: {port}, \
+             without_units: {units}, without_type_suffix: {suffix}}}}}}}}}]"
+        ),
     );
 }

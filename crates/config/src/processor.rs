@@ -64,12 +64,10 @@ impl Batch {
 
 /// `memory_limiter` (`processor/memorylimiterprocessor/README.md` of the Go Collector).
 ///
-/// After loading, `check_interval` is not zero and one of `limit_mib` and `limit_percentage` is
-/// set; the former wins where both are. The spike limit is below its limit.
+/// After loading, one of `limit_mib` and `limit_percentage` is set; the former wins where both are.
+/// The spike limit is below its limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryLimiter {
-    /// How often memory is measured.
-    pub check_interval: Duration,
     /// The hard limit in MiB.
     pub limit_mib: Option<u64>,
     /// The soft limit is this many MiB below the hard one; a fifth of it if `None`.
@@ -84,6 +82,7 @@ impl MemoryLimiter {
     pub(crate) fn read(section: Section<'_>) -> Self {
         const GARBAGE: &str = "there is no garbage collector to call";
         section.without_effect(&[
+            ("check_interval", "each request is counted when it comes"),
             ("min_gc_interval_when_soft_limited", GARBAGE),
             ("min_gc_interval_when_hard_limited", GARBAGE),
         ]);
@@ -94,19 +93,11 @@ impl MemoryLimiter {
         let set = |number: Option<u64>| number.filter(|number| *number > 0);
         let percent = |number| set(number).and_then(|number| u32::try_from(number).ok());
         let limiter = Self {
-            check_interval: section.interval("check_interval").unwrap_or_default(),
             limit_mib: set(limit_mib),
             spike_limit_mib: set(spike_mib),
             limit_percentage: percent(limit),
             spike_limit_percentage: percent(spike),
         };
-        if !section.has("check_interval") {
-            section.findings.error_with_help(
-                section.place,
-                format!("{} has no check_interval", section.path),
-                "1s suits most",
-            );
-        }
         // A limit that is there but wrong has been reported.
         let wrong = |key, number: Option<u64>| section.has(key) && number.is_none();
         let unclear = wrong("limit_mib", limit_mib) || wrong("limit_percentage", limit);

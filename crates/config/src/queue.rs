@@ -10,7 +10,8 @@ pub struct Retry {
     pub enabled: bool,
     /// The wait after the first failure; 5 s by default.
     pub initial_interval: Duration,
-    /// How far each wait is varied at random, 0 to 1; 0.5 by default.
+    /// How much shorter than its interval each wait may be at random, as a share of it from 0 to 1;
+    /// 0.5 by default. In the Go Collector it may be longer by as much, too.
     pub randomization_factor: f64,
     /// What each wait is longer by than the last; 1.5 by default.
     pub multiplier: f64,

@@ -89,7 +89,8 @@ pub struct HttpServer {
     pub cors: Option<Cors>,
     /// Plain text if `None`.
     pub tls: Option<ServerTls>,
-    /// How long the headers of a request may take; 1 min by default, without end if `None`.
+    /// How long the headers of a request may take; 1 min by default, the server's own choice if
+    /// `None`, as no request may take without end.
     pub read_header_timeout: Option<Duration>,
     /// How long a connection may wait for its next request; 1 min by default, without end if
     /// `None`.

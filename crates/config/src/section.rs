@@ -341,9 +341,14 @@ impl<'a> Section<'a> {
         for (key, why) in keys {
             self.idle.borrow_mut().push(key);
             if self.map.and_then(|map| map.get(*key)).is_some_and(|entry| !entry.node.is_null()) {
-                self.findings.note(format!("{} has no effect: {why}", self.path_of(key)));
+                self.no_effect(key, why);
             }
         }
+    }
+
+    /// A value of a key that is known changes nothing, for this reason.
+    pub(crate) fn no_effect(&self, key: &str, why: &str) {
+        self.findings.note(format!("{} has no effect: {why}", self.path_of(key)));
     }
 
     /// Keys of the Go Collector that would change what happens, which is not built.

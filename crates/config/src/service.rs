@@ -80,12 +80,26 @@ pub struct Metrics {
     /// Where Prometheus reads them, as `host:port`; `localhost:8888` by default. Not served if
     /// `None`, which it is whenever `level` is [`MetricsLevel::None`].
     pub address: Option<String>,
+    /// How Prometheus reads their names.
+    pub names: MetricNames,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { level: MetricsLevel::Normal, address: Some("localhost:8888".into()) }
+        let address = Some("localhost:8888".into());
+        Self { level: MetricsLevel::Normal, address, names: MetricNames::default() }
     }
+}
+
+/// What is added to the names of metrics for Prometheus: nothing by default, and both where
+/// `readers` are written out without saying otherwise (`createDefaultConfig` in
+/// `service/telemetry/otelconftelemetry/factory.go` of the Go Collector).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricNames {
+    /// `_bytes`, `_seconds`. Written as its contrary, `without_units`.
+    pub units: bool,
+    /// `_total` for counters. Written as its contrary, `without_type_suffix`.
+    pub type_suffix: bool,
 }
 
 /// How many metrics there are.
@@ -328,21 +342,21 @@ impl Metrics {
             ("detailed", MetricsLevel::Detailed),
         ];
         let level = section.choice("level", &levels).unwrap_or_default();
-        let mut address = Self::default().address;
+        let Self { mut address, mut names, .. } = Self::default();
         // Written until v0.122 of the Go Collector, and still found everywhere.
         if let Some(written) = section.string("address") {
             check_host_port(&section, "address", &written);
             address = Some(written);
         }
         if let Some(readers) = section.list("readers") {
-            let mut addresses = Vec::new();
+            let mut read = Vec::new();
             for (number, node) in readers.iter().enumerate() {
                 let path = format!("{}[{number}]", section.path_of("readers"));
                 if let Some(reader) = Section::of(section.findings, path, node.place, node) {
-                    addresses.extend(read_reader(reader));
+                    read.extend(read_reader(reader));
                 }
             }
-            if addresses.len() > 1 {
+            if read.len() > 1 {
                 section.findings.unsupported(
                     section.place_of("readers"),
                     format!(
@@ -352,40 +366,49 @@ impl Metrics {
                     Some("one is served".into()),
                 );
             }
-            address = addresses.into_iter().next();
+            let (first, its) = read.into_iter().next().unzip();
+            (address, names) = (first, its.unwrap_or_default());
         }
         section.finish();
-        Self { level, address: address.filter(|_| level != MetricsLevel::None) }
+        match address {
+            Some(_) if level != MetricsLevel::None => Self { level, address, names },
+            _ => Self { level, address: None, names: MetricNames::default() },
+        }
     }
 }
 
-/// The address of a reader that Prometheus pulls from.
-fn read_reader(section: Section<'_>) -> Option<String> {
+/// The address of a reader that Prometheus pulls from, and the names it has there.
+fn read_reader(section: Section<'_>) -> Option<(String, MetricNames)> {
     section.unsupported(&["periodic"]);
-    let mut address = None;
+    let mut reader = None;
     if let Some(pull) = section.section_if_set("pull") {
         if let Some(exporter) = pull.section("exporter") {
             if let Some(prometheus) = exporter.section("prometheus") {
-                const LABELS: &str = "names and labels are those that dashboards expect";
+                const LABELS: &str = "labels are those that dashboards expect";
+                const STRATEGY: &str = "without_units and without_type_suffix say what names are";
                 prometheus.without_effect(&[
                     ("without_scope_info", LABELS),
-                    ("without_type_suffix", LABELS),
-                    ("without_units", LABELS),
                     ("with_resource_constant_labels", LABELS),
-                    ("translation_strategy", LABELS),
+                    ("translation_strategy", STRATEGY),
                 ]);
+                let without = |key| prometheus.boolean(key).unwrap_or_default();
+                let names = MetricNames {
+                    units: !without("without_units"),
+                    type_suffix: !without("without_type_suffix"),
+                };
                 let host = prometheus.string("host").unwrap_or_else(|| "localhost".into());
                 let port = prometheus.number("port", 0..=65_535).unwrap_or(8888);
                 prometheus.finish();
                 // An IPv6 address stands here without brackets.
                 let bare = host.contains(':') && !host.starts_with('[');
-                address =
-                    Some(if bare { format!("[{host}]:{port}") } else { format!("{host}:{port}") });
+                let address =
+                    if bare { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+                reader = Some((address, names));
             }
             exporter.finish();
         }
         pull.finish();
     }
     section.finish();
-    address
+    reader
 }

@@ -187,12 +187,7 @@ fn every_setting_of_a_gateway_is_read() {
         config.exporters[&id("file")],
         Exporter::File(File {
             path: "/var/log/spans.json".into(),
-            rotation: Some(Rotation {
-                max_megabytes: 10,
-                max_days: Some(3),
-                max_backups: 100,
-                localtime: true,
-            }),
+            rotation: Some(Rotation { max_megabytes: 10, max_days: Some(3), max_backups: 100 }),
             ..File::default()
         })
     );
@@ -211,12 +206,31 @@ fn what_has_no_effect_is_noted_with_the_reason() {
         "receivers::otlp::protocols::grpc::include_metadata",
         "receivers::otlp::protocols::grpc::keepalive::enforcement_policy",
         "receivers::otlp::protocols::http::metrics_url_path",
-        "service::telemetry::metrics::readers[0]::pull::exporter::prometheus::without_type_suffix",
+        "processors::memory_limiter::check_interval",
+        "exporters::file::rotation::localtime",
     ] {
         let note = notes.iter().find(|note| note.starts_with(&format!("{key} has no effect: ")));
         assert!(note.is_some(), "{key}: {notes:#?}");
     }
-    assert_eq!(notes.len(), 5, "{notes:#?}");
+    assert_eq!(notes.len(), 6, "{notes:#?}");
+}
+
+#[test]
+fn settings_that_differ_only_in_what_has_no_effect_are_equal() {
+    let load = |debug: &str, file: &str, limiter: &str| {
+        let yaml = format!(
+            "{{exporters: {{debug: {{{debug}}}, file: {{path: /spans.json{file}}}}}, \
+             extensions: {{memory_limiter: {{limit_mib: 9{limiter}}}}}, \
+             service: {{extensions: [memory_limiter], \
+             pipelines: {{traces: {{exporters: [debug, file]}}}}}}}}"
+        );
+        with(&yaml).unwrap_or_else(|report| panic!("{report}")).config
+    };
+    let debug = "sampling_initial: 5, sampling_thereafter: 500, use_internal_logger: false";
+    let mut written = load(debug, ", flush_interval: 9s", ", check_interval: 5s");
+    assert_eq!(written.notes.len(), 5, "{:#?}", written.notes);
+    written.notes.clear();
+    assert_eq!(written, load("", "", ""));
 }
 
 #[test]
@@ -249,7 +263,6 @@ fn an_exporter_without_settings_has_the_defaults_of_go_but_waits_when_its_queue_
         },
         encoding: Default::default(),
         keepalive: None,
-        balancer_name: Default::default(),
     };
     assert_eq!(grpc(&config, "otlp"), expected);
     let timeout = Duration::from_secs(30);
@@ -279,7 +292,7 @@ fn endpoints_of_exporters_are_taken_in_all_forms_of_go() {
         "http://localhost:4317",
         "https://localhost:4317/",
         "dns:///a.b:4317",
-        "dns://8.8.8.8/a.b:4317",
+        "dns:a.b:4317",
         "unix:///run/otel.sock",
         "[::1]:4317",
     ] {
@@ -287,6 +300,8 @@ fn endpoints_of_exporters_are_taken_in_all_forms_of_go() {
         let config = with(&text).unwrap_or_else(|report| panic!("{report}")).config;
         assert_eq!(grpc(&config, "otlp").endpoint, endpoint);
     }
+    let report = with("exporters: {otlp: {endpoint: 'dns://8.8.8.8/a.b:4317'}}").unwrap_err();
+    assert!(report.to_string().contains("write dns:///host:port"), "{report}");
     let text = "exporters: {otlphttp: {traces_endpoint: 'https://a/custom?x=1'}}";
     let exporter = http(&with(text).unwrap().config, "otlphttp");
     assert_eq!(exporter.traces_endpoint.as_deref(), Some("https://a/custom?x=1"));
@@ -331,15 +346,13 @@ fn a_set_comes_over_all_sources_with_either_separator() {
         "exporters.debug.verbosity=detailed",
         "exporters::otlp/x.y::endpoint=a.b:4317",
         "service.pipelines.traces.exporters=[debug, otlp/x.y]",
-        "exporters.debug.sampling_initial=5",
+        "exporters::otlp/x.y::sending_queue::queue_size=5",
     ];
     let config = load_all(&sources, &sets, Compat::Strict).unwrap().config;
     assert_eq!(grpc(&config, "otlp/x.y").endpoint, "a.b:4317");
     let Exporter::Debug(debug) = &config.exporters[&id("debug")] else { panic!() };
-    assert_eq!(
-        (debug.sampling_initial, debug.verbosity),
-        (5, spanwire_config::Verbosity::Detailed)
-    );
+    assert_eq!(debug.verbosity, spanwire_config::Verbosity::Detailed);
+    assert_eq!(grpc(&config, "otlp/x.y").sending_queue.queue_size, 5);
 }
 
 #[test]
@@ -483,7 +496,7 @@ fn a_file_may_stand_for_a_section_or_a_secret() {
     assert!(missing.contains("missing.yaml}: cannot be read: "), "{missing}");
 }
 
-/// Faults 166.
+/// Faults 166, 178.
 #[test]
 fn what_nothing_refers_to_is_a_warning() {
     let loaded = with(
@@ -581,6 +594,46 @@ fn words_may_be_in_capitals_and_a_percentage_above_all() {
     let sampler = &config.processors[&id("probabilistic_sampler")];
     let Processor::ProbabilisticSampler(sampler) = sampler else { panic!("{sampler:?}") };
     assert_eq!(sampler.sampling_percentage, 100.0);
+}
+
+#[test]
+fn names_of_metrics_have_units_and_types_where_readers_are_written_out_and_do_not_say_otherwise() {
+    let names = |metrics: &str| {
+        let text = format!("service: {{telemetry: {{metrics: {metrics}}}}}");
+        let config = with(&text).unwrap_or_else(|report| panic!("{report}")).config;
+        let names = config.service.telemetry.metrics.names;
+        (names.units, names.type_suffix)
+    };
+    let reader =
+        |more: &str| format!("{{readers: [{{pull: {{exporter: {{prometheus: {{{more}}}}}}}}}]}}");
+    assert_eq!(names("{}"), (false, false));
+    assert_eq!(names("{address: ':8888'}"), (false, false));
+    assert_eq!(names(&reader("host: a")), (true, true));
+    assert_eq!(names(&reader("without_units: true")), (false, true));
+    assert_eq!(names(&reader("without_type_suffix: true")), (true, false));
+}
+
+#[test]
+fn settings_of_an_exporter_that_are_not_heeded_are_told_or_refused_by_name() {
+    let notes = |settings: &str| {
+        let text = format!("exporters: {{otlp: {{endpoint: 'a:1', {settings}}}}}");
+        with(&text).unwrap_or_else(|report| panic!("{report}")).config.notes
+    };
+    for (setting, key) in [
+        ("balancer_name: round_robin", "balancer_name"),
+        ("keepalive: {permit_without_stream: true}", "keepalive::permit_without_stream"),
+        ("tls: {reload_interval: 1h}", "tls::reload_interval"),
+    ] {
+        let notes = notes(setting);
+        let told = format!("exporters::otlp::{key} has no effect: ");
+        assert!(notes.len() == 1 && notes[0].starts_with(&told), "{setting}: {notes:?}");
+    }
+    let heeded = "balancer_name: pick_first, tls: {min_version: '1.2'}, \
+                  keepalive: {permit_without_stream: false}";
+    assert_eq!(notes(heeded), Vec::<String>::new());
+    let above = "exporters: {otlp: {endpoint: 'a:1', tls: {min_version: '1.3'}}}";
+    let report = with(above).unwrap_err().to_string();
+    assert!(report.contains("exporters::otlp::tls::min_version above 1.2"), "{report}");
 }
 
 #[test]

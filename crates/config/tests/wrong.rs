@@ -48,6 +48,7 @@ fn a_configuration_without_pipelines_has_nothing_to_run() {
     check("missing_pipeline");
 }
 
+/// Faults 178.
 #[test]
 fn a_pipeline_needs_receivers_and_exporters() {
     check("empty_pipeline");
@@ -59,6 +60,7 @@ fn a_key_that_is_there_twice_is_shown_with_its_first_line() {
     check("duplicate_key");
 }
 
+/// Faults 178.
 #[test]
 fn a_reference_to_nothing_lists_what_is_defined() {
     check("undefined_exporter");

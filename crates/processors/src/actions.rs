@@ -73,6 +73,23 @@ impl Actions {
         Ok(Self { steps: steps.collect::<Result<_, _>>()? })
     }
 
+    /// Lets `others` follow, so that one pass over a request does what two would.
+    ///
+    /// ```
+    /// use spanwire_processors::{Action, Actions, From, Value};
+    ///
+    /// let set = |key: &str, from| Actions::new(vec![Action::Upsert { key: key.into(), from }]);
+    /// let mut both = set("a", From::Value(Value::Int(1)))?;
+    /// both.append(set("b", From::Attribute("a".into()))?);
+    /// let span = bytes::Bytes::from_static(&[0x0A, 4, 0x12, 2, 0x12, 0]);
+    /// let b = [0x0A, 1, b'b', 0x12, 2, 0x18, 1];
+    /// assert!(both.spans(span)?.joined().ends_with(&b), "it has what the first one set");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn append(&mut self, others: Self) {
+        self.steps.extend(others.steps);
+    }
+
     /// Carries the actions out on the attributes of each span, as the attributes processor does.
     ///
     /// # Errors

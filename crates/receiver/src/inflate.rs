@@ -1,6 +1,10 @@
 //! Decompresses whole bodies within a limit and a budget.
 
+use std::sync::LazyLock;
+use std::thread::available_parallelism;
+
 use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::body::Admitted;
 use crate::budget::Reservation;
@@ -43,7 +47,7 @@ pub(crate) async fn inflate(
         let block = Block::admit(wire, bytes_max)?;
         return match block.len() <= INLINE_BYTES {
             true => block.inflate(),
-            false => aside(move || block.inflate()).await,
+            false => aside(turn().await, move || block.inflate()).await,
         };
     };
     // Much that gives nothing out takes its time as well.
@@ -52,20 +56,37 @@ pub(crate) async fn inflate(
     if is_short && inflating.run(INLINE_BYTES)? {
         return Ok(inflating.finish());
     }
-    aside(move || {
+    aside(turn().await, move || {
         inflating.run(bytes_max)?;
         Ok(inflating.finish())
     })
     .await
 }
 
-async fn aside<F>(rest: F) -> Result<Inflated, Fault>
+async fn aside<F>(turn: Option<SemaphorePermit<'static>>, rest: F) -> Result<Inflated, Fault>
 where
     F: FnOnce() -> Result<Inflated, Fault> + Send + 'static,
 {
+    let rest = move || {
+        let inflated = rest();
+        drop(turn);
+        inflated
+    };
     // A panic in a decompressor is the data's fault, and so is the answer.
     tokio::task::spawn_blocking(rest).await.unwrap_or_else(|_panic| Err(corrupt()))
 }
+
+/// Waits for its turn to be decompressed aside.
+async fn turn() -> Option<SemaphorePermit<'static>> {
+    static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
+        let cores = available_parallelism().map_or(1, usize::from);
+        Semaphore::new(cores.min(TURNS_MAX))
+    });
+    // Never closed.
+    TURNS.acquire().await.ok()
+}
+
+const TURNS_MAX: usize = 4;
 
 /// A compressed body, and the reservation for it and for what it becomes.
 struct Wire {

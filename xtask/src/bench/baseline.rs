@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::figures::{Figures, NS_EACH, Name, Spread};
+use super::figures::{Figures, NS_EACH, Name, Spread, quantile};
 use super::machine::Machine;
 use super::run::Ran;
 use crate::shell;
@@ -220,15 +220,6 @@ pub(super) fn compare<P: PartialEq>(
 /// decides nothing, wherever it lies.
 fn apart(low: &[f64], high: &[f64]) -> bool {
     quantile(high, 0.25) > quantile(low, 0.75)
-}
-
-/// The figure that this part of the rounds, of which there is one at least, does not exceed.
-fn quantile(rounds: &[f64], part: f64) -> f64 {
-    let mut sorted = rounds.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let place = part * (sorted.len() - 1) as f64;
-    let [below, above] = [place.floor(), place.ceil()].map(|place| sorted[place as usize]);
-    below + (above - below) * place.fract()
 }
 
 /// What a figure would be on the machine as it was then.

@@ -8,8 +8,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::figures::{BUILDS, Figures, NS, NS_EACH, Name};
+use super::figures::{BUILDS, COLLECTOR, CPU_PER_MILLION, Figures, NS, NS_EACH, Name};
 use super::suite::{LOAD_SPANS_PER_SECOND, Program};
+use crate::relay::Relay;
 
 /// Criterion's own folder, in that of a round.
 pub(super) const CRITERION: &str = "criterion";
@@ -21,7 +22,11 @@ pub(super) const FIGURES: &str = "figures.jsonl";
 pub(super) fn round(folder: &Path, round: usize, figures: &mut Figures) -> Result<(), String> {
     criterion(&folder.join(CRITERION), round, figures)?;
     lines(&folder.join(FIGURES), round, figures)?;
-    load(&folder.join(format!("{}.out", Program::Load.target())), round, figures)
+    let printed = |program: Program| folder.join(format!("{}.out", program.name()));
+    load(&printed(Program::Load), round, figures)?;
+    Relay::ALL
+        .into_iter()
+        .try_for_each(|relay| self::relay(&printed(Program::Relay(relay)), relay, round, figures))
 }
 
 /// Enters every time that criterion wrote below `home` in this round.
@@ -66,12 +71,17 @@ fn lines(path: &Path, round: usize, figures: &mut Figures) -> Result<(), String>
     Ok(())
 }
 
-/// Enters what the load generator printed; no file, no figures.
-fn load(path: &Path, round: usize, figures: &mut Figures) -> Result<(), String> {
+/// What the load generator printed; no file, no load.
+fn printed(path: &Path) -> Result<Option<Load>, String> {
     let text = unless_not_there(fs::read_to_string(path)).map_err(|error| failed(path, error))?;
     // A load that failed printed nothing, and stands among the failures.
-    let Some(text) = text.filter(|text| !text.trim().is_empty()) else { return Ok(()) };
-    let load: Load = serde_json::from_str(&text).map_err(|error| failed(path, error))?;
+    let text = text.filter(|text| !text.trim().is_empty());
+    text.map(|text| serde_json::from_str(&text).map_err(|error| failed(path, error))).transpose()
+}
+
+/// Enters the load on a receiver.
+fn load(path: &Path, round: usize, figures: &mut Figures) -> Result<(), String> {
+    let Some(load) = printed(path)? else { return Ok(()) };
     let mut enter = |unit: &str, figure: Option<f64>| {
         let name = Name::new("load", "spanwire", LOAD_SPANS_PER_SECOND, unit);
         figure.into_iter().for_each(|figure| figures.enter(round, name.clone(), figure));
@@ -91,6 +101,32 @@ fn load(path: &Path, round: usize, figures: &mut Figures) -> Result<(), String> 
         enter("lost", Some(delivery.lost));
     }
     Ok(())
+}
+
+/// Enters a load through the collector, with the generator's own CPU as the yardstick.
+///
+/// # Errors
+///
+/// Also where requests failed: the collector's figures would be those of another load.
+fn relay(path: &Path, relay: Relay, round: usize, figures: &mut Figures) -> Result<(), String> {
+    let Some(load) = printed(path)? else { return Ok(()) };
+    let mut enter = |function, unit, figure: Option<f64>| {
+        let name = Name::new(COLLECTOR, function, relay.name, unit);
+        figure.into_iter().for_each(|figure| figures.enter(round, name.clone(), figure));
+    };
+    enter("generator", CPU_PER_MILLION, load.generator.cpu_seconds_per_million_spans);
+    enter("spanwire", "spans/s", load.spans_per_second);
+    enter("spanwire", "P99 ms", load.latency_ms.get("p99").copied().flatten());
+    if let Some(target) = load.target {
+        enter("spanwire", CPU_PER_MILLION, target.cpu.cpu_seconds_per_million_spans);
+        enter("spanwire", "MiB", target.memory_peak_bytes.map(|bytes| bytes / f64::from(1 << 20)));
+    }
+    // One that arrives twice is as little delivered as it was sent.
+    enter("spanwire", "lost", load.delivery.map(|delivery| delivery.lost + delivery.duplicated));
+    match load.requests_failed {
+        0 => Ok(()),
+        requests => Err(format!("{}: {requests} requests failed: {:?}", relay.name, load.warnings)),
+    }
 }
 
 /// Enters what `cargo xtask pgo` left, if that was at this commit and neither had changes; returns
@@ -200,9 +236,12 @@ struct Build {
 #[derive(Deserialize)]
 struct Load {
     spans_per_second: Option<f64>,
+    requests_failed: u64,
     latency_ms: BTreeMap<String, Option<f64>>,
+    generator: LoadCpu,
     target: Option<LoadTarget>,
     delivery: Option<LoadDelivery>,
+    warnings: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -214,11 +253,13 @@ struct LoadTarget {
 #[derive(Deserialize)]
 struct LoadCpu {
     cores: Option<f64>,
+    cpu_seconds_per_million_spans: Option<f64>,
 }
 
 #[derive(Deserialize)]
 struct LoadDelivery {
     lost: f64,
+    duplicated: f64,
 }
 
 #[cfg(test)]
@@ -313,9 +354,10 @@ mod tests {
         let folder = Folder::new("load");
         folder.write(
             "load.out",
-            r#"{"spans_per_second": 10000.5, "latency_ms": {"p50": 0.4, "p95": null, "p999": 3.0, "max": 4.0},
+            r#"{"spans_per_second": 10000.5, "requests_failed": 0, "generator": {},
+                "latency_ms": {"p50": 0.4, "p95": null, "p999": 3.0, "max": 4.0},
                 "target": {"cpu": {"cores": 0.04}, "memory_peak_bytes": 12582912},
-                "delivery": {"lost": 0}, "warnings": []}"#,
+                "delivery": {"lost": 0, "duplicated": 0}, "warnings": []}"#,
         );
         let mut figures = Figures::default();
         load(&folder.0.join("load.out"), 0, &mut figures).expect("well formed");
@@ -328,6 +370,31 @@ mod tests {
             6,
             "what is null is not measured, and the longest is one answer's affair"
         );
+    }
+
+    #[test]
+    fn a_load_through_the_collector_has_its_generator_beside_it() {
+        let folder = Folder::new("relay");
+        let text = r#"{"spans_per_second": 1500000.0, "requests_failed": FAILED,
+            "generator": {"cpu_seconds_per_million_spans": 0.25}, "latency_ms": {"p99": 4.5},
+            "target": {"cpu": {"cpu_seconds_per_million_spans": 0.5}, "memory_peak_bytes": 1048576},
+            "delivery": {"lost": 3, "duplicated": 2}, "warnings": ["3 of 9 requests failed"]}"#;
+        folder.write("load.out", &text.replace("FAILED", "0"));
+        let read =
+            |figures: &mut Figures| relay(&folder.0.join("load.out"), Relay::GRPC_10, 0, figures);
+        let mut figures = Figures::default();
+        read(&mut figures).expect("well formed");
+        let of = |function, unit| {
+            only(&figures, &Name::new(COLLECTOR, function, Relay::GRPC_10.name, unit))
+        };
+        assert_eq!(of("spanwire", CPU_PER_MILLION), Some(0.5));
+        assert_eq!(of("generator", CPU_PER_MILLION), Some(0.25));
+        assert_eq!((of("spanwire", "spans/s"), of("spanwire", "P99 ms")), (Some(1.5e6), Some(4.5)));
+        assert_eq!((of("spanwire", "MiB"), of("spanwire", "lost")), (Some(1.0), Some(5.0)));
+
+        folder.write("load.out", &text.replace("FAILED", "3"));
+        let error = read(&mut Figures::default()).expect_err("not the load it should be");
+        assert!(error.contains("3 of 9 requests failed"), "{error}");
     }
 
     #[test]

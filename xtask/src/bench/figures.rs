@@ -11,6 +11,12 @@ pub(super) const NS: &str = "ns";
 /// Unit of a criterion time divided by the elements of its throughput.
 pub(super) const NS_EACH: &str = "ns each";
 
+/// Unit of what a process takes to handle spans: seconds of CPU for a million of them.
+pub(super) const CPU_PER_MILLION: &str = "s CPU/M spans";
+
+/// Group of the figures of loads through the collector.
+pub(super) const COLLECTOR: &str = "collector";
+
 /// Group of the figures that `cargo xtask pgo` left: taken over, not measured in the run.
 pub(super) const BUILDS: &str = "pgo";
 
@@ -73,7 +79,7 @@ impl Name {
     /// the machine's speed, nor does what is paced by a clock.
     pub(super) fn follows_machine(&self) -> bool {
         let paced = ["load", "steady"].contains(&self.group.as_str()) && self.unit != "% CPU";
-        let speed = [NS, NS_EACH, "ms", "ns CPU/span", "spans/s", "% CPU"];
+        let speed = [NS, NS_EACH, CPU_PER_MILLION, "ms", "ns CPU/span", "spans/s", "% CPU"];
         !paced && speed.contains(&self.unit.as_str())
     }
 }
@@ -170,6 +176,15 @@ impl Spread {
         }
         format!("{median} ({least}–{greatest})")
     }
+}
+
+/// The figure that this part of the rounds, of which there is one at least, does not exceed.
+pub(crate) fn quantile(rounds: &[f64], part: f64) -> f64 {
+    let mut sorted = rounds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = part * (sorted.len() - 1) as f64;
+    let [below, above] = [place.floor(), place.ceil()].map(|place| sorted[place as usize]);
+    below + (above - below) * place.fract()
 }
 
 /// How many times better `ours` is than `theirs`: taken round by round, so that a round in which the
@@ -296,6 +311,7 @@ mod tests {
             (10_245.0, "spans/s", "10,245 spans/s"),
             (18.24, "P99 ms", "18.2 ms"),
             (0.0312, "% CPU", "0.031 % CPU"),
+            (0.5248, CPU_PER_MILLION, "0.52 s CPU/M spans"),
         ];
         for (figure, unit, shown) in cases {
             assert_eq!(show(figure, unit), shown);

@@ -14,7 +14,7 @@ use super::catalogue::{Goal, Section};
 use super::figures::{BUILDS, Figures, Name, Spread, show, show_ratio};
 use super::machine::Machine;
 use super::run::Failure;
-use super::verdict::{Line, Outcome};
+use super::verdict::{Beside, Line, Outcome};
 use crate::shell;
 
 /// All that a report says.
@@ -187,6 +187,9 @@ impl Cells {
         let none = || "–".to_owned();
         let list = |cells: Vec<String>| if cells.is_empty() { none() } else { cells.join(BREAK) };
         let goals = line.goals.iter().map(|(goal, reached)| one_goal(goal, *reached, line));
+        let earlier = line.row.earlier.iter();
+        let earlier =
+            earlier.map(|(label, figure)| format!("{label} {}, earlier", show(*figure, unit)));
         Self {
             ids: line.row.requirements.join(", "),
             what: match line.row.note {
@@ -195,13 +198,7 @@ impl Cells {
             },
             expected: line.row.expected.map_or_else(none, |figure| show(figure, unit)),
             rivals: list(
-                line.rivals
-                    .iter()
-                    .map(|beside| match beside.figure {
-                        Some(spread) => format!("{} {}", beside.label, show(spread.median, unit)),
-                        None => format!("{}: {NOT_MEASURED}", beside.label),
-                    })
-                    .collect(),
+                line.rivals.iter().map(|beside| one_rival(beside, unit)).chain(earlier).collect(),
             ),
             ours: measured(line.ours).unwrap_or_else(|| NOT_MEASURED.to_owned()),
             ratio: list(
@@ -218,6 +215,13 @@ impl Cells {
     fn into_vec(self) -> Vec<String> {
         let Self { ids, what, expected, rivals, ours, ratio, goal, outcome } = self;
         vec![ids, what, expected, rivals, ours, ratio, goal, outcome]
+    }
+}
+
+fn one_rival(beside: &Beside<'_>, unit: &str) -> String {
+    match beside.figure {
+        Some(spread) => format!("{} {}", beside.label, show(spread.median, unit)),
+        None => format!("{}: {NOT_MEASURED}", beside.label),
     }
 }
 
@@ -283,7 +287,8 @@ fn other_work(waited: Option<f64>) -> String {
 const READING: &str = "A figure is the median of the rounds, with the least and the greatest of them; a ratio is \
 taken within each round and says how many times better Spanwire is than the rival. “noisy” marks rows whose rounds \
 lie further apart than a fifth of their median: neither their outcome nor their figure should be relied on; a ratio \
-that varies as much has its spread beside it. Goals are held against medians, those of losses and of allocations against the worst round. “expected” is the figure published as what may be expected of such a library.";
+that varies as much has its spread beside it. Goals are held against medians, those of losses and of allocations against the worst round. “expected” is the figure published as what may be expected of such a library; \
+“earlier” marks what a rival came to on another machine when the goals were set, which is no figure of this run.";
 
 /// The comparison with a baseline, in lines.
 fn compared(compared: &Compared<'_>) -> Vec<String> {
@@ -378,6 +383,7 @@ mod tests {
             what: "a span".to_owned(),
             note: Some("Its clock is read twice."),
             rivals: vec![Rival { label: "fastrace".to_owned(), name: name("fastrace") }],
+            earlier: vec![("minitrace", 99.0)],
             figure,
             expected: Some(350.0),
             goals: vec![
@@ -449,9 +455,9 @@ mod tests {
                 "## Recording, by `cargo xtask pgo` at noon",
                 "## 0 of 2 goals reached",
                 "1 of 2 figures are as good as those expected",
-                "| G2, S0.2 | a span<br>Its clock is read twice. | 350 ns | fastrace 164 ns | 82 ns (80–84) | 2× | ≤ 90 ns<br>\
+                "| G2, S0.2 | a span<br>Its clock is read twice. | 350 ns | fastrace 164 ns<br>minitrace 99 ns, earlier | 82 ns (80–84) | 2× | ≤ 90 ns<br>\
                  ≥ 3× fastrace (missed) | missed |",
-                "| fastrace 164 ns<br>tracing: not measured | not measured | –<br>– | ≤ 90 ns<br>\
+                "| fastrace 164 ns<br>tracing: not measured<br>minitrace 99 ns, earlier | not measured | –<br>– | ≤ 90 ns<br>\
                  ≥ 3× fastrace | not measured |",
                 "## What failed\n\n```text\nnot measured:\n  span/spanwire, later/5\n  span/tracing/5\n```",
                 "| clock/Instant | 46 ns |",

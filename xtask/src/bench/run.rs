@@ -1,6 +1,5 @@
 //! Builds the programs once and runs them round by round.
 
-use std::env;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, stderr};
@@ -15,7 +14,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::collect;
 use super::figures::{Figures, Spread};
 use super::machine::Pulse;
-use super::suite::{Length, Program, Suite};
+use super::suite::{Executable, Length, Program, Suite};
+use crate::relay::Loaded;
 use crate::shell::{self, failed};
 
 /// What is to be run, and where its results go.
@@ -50,17 +50,17 @@ impl Ran {
         (!self.waits.is_empty()).then(|| all / self.waits.len() as f64)
     }
 
-    fn failed(&mut self, round: usize, target: &'static str, what: String) {
-        match self.failures.iter_mut().find(|failure| failure.target == target) {
+    fn failed(&mut self, round: usize, program: &'static str, what: String) {
+        match self.failures.iter_mut().find(|failure| failure.program == program) {
             Some(failure) => failure.rounds.push(round + 1),
-            None => self.failures.push(Failure { target, rounds: vec![round + 1], what }),
+            None => self.failures.push(Failure { program, rounds: vec![round + 1], what }),
         }
     }
 }
 
 /// A program that did not give its figures.
 pub(super) struct Failure {
-    target: &'static str,
+    program: &'static str,
     /// Rounds in which it did not, counted from 1.
     rounds: Vec<usize>,
     /// What happened in the first of them.
@@ -70,7 +70,7 @@ pub(super) struct Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rounds: Vec<String> = self.rounds.iter().map(ToString::to_string).collect();
-        write!(f, "{} in round {}: {}", self.target, rounds.join(", "), self.what)
+        write!(f, "{} in round {}: {}", self.program, rounds.join(", "), self.what)
     }
 }
 
@@ -109,8 +109,8 @@ impl Plan {
             for &program in in_turn(&programs, round) {
                 progress.start(round, program);
                 if let Err(what) = self.program(program, &folder, &progress) {
-                    progress.say(&format!("{} failed", program.target()));
-                    ran.failed(round, program.target(), what);
+                    progress.say(&format!("{} failed", program.name()));
+                    ran.failed(round, program.name(), what);
                 }
                 progress.done();
                 pulses.push(Pulse::take());
@@ -141,22 +141,25 @@ impl Plan {
     fn build(&self) -> Result<(), String> {
         shell::create_folder(&self.executables())?;
         let programs = self.programs(&self.suites);
-        let mut packages: Vec<&str> = programs.iter().map(|program| program.package()).collect();
-        packages.dedup();
-        for package in packages {
-            let wanted = programs.iter().filter(|program| program.package() == package);
+        let mut wanted: Vec<Executable> = programs
+            .iter()
+            .flat_map(|program| [Some(program.executable()), program.beside()])
+            .flatten()
+            .collect();
+        wanted.sort();
+        wanted.dedup();
+        for wanted in wanted.chunk_by(|one, next| one.package == next.package) {
+            let Executable { package, profile, .. } = wanted[0];
             let mut cargo =
-                crate::cargo(&["build", "--profile", "bench", "--locked", "-p", package], &[]);
+                crate::cargo(&["build", "--profile", profile, "--locked", "-p", package], &[]);
             cargo.current_dir(&self.root);
-            for program in wanted.clone() {
-                cargo
-                    .args([if program.is_bench() { "--bench" } else { "--bin" }, program.target()]);
+            for Executable { target, is_bench, .. } in wanted {
+                cargo.args([if *is_bench { "--bench" } else { "--bin" }, target]);
             }
             let built = shell::executables(&mut cargo)?;
-            for program in wanted {
-                let target = program.target();
+            for Executable { target, .. } in wanted {
                 let from = built
-                    .get(target)
+                    .get(*target)
                     .ok_or_else(|| format!("cargo built no executable called {target}"))?;
                 let to = self.executables().join(target);
                 fs::copy(from, to).map_err(|error| failed(from, &error))?;
@@ -167,19 +170,24 @@ impl Plan {
 
     /// Runs a program to its end; an error ends with the last lines of its output.
     fn program(&self, program: Program, folder: &Path, progress: &Progress) -> Result<(), String> {
-        let executable = &self.executables().join(program.target());
-        let [out, log] =
-            ["out", "log"].map(|kind| folder.join(format!("{}.{kind}", program.target())));
+        let executable = &self.executables().join(program.executable().target);
+        let [out, log, beside] = ["out", "log", "beside.log"]
+            .map(|kind| folder.join(format!("{}.{kind}", program.name())));
         let file = |path: &Path| File::create(path).map_err(|error| failed(path, &error));
         let mut command = Command::new(executable);
-        for (name, _) in env::vars_os() {
-            // Clients would take settings from it.
-            if name.as_encoded_bytes().starts_with(b"OTEL_") {
-                command.env_remove(name);
+        // Clients would take settings from it.
+        shell::without_telemetry_settings(&mut command);
+        command.args(program.arguments(&self.length, self.filter.as_deref()));
+        let loaded = match program {
+            Program::Relay(relay) => {
+                let binary = self.executables().join(Executable::COLLECTOR.target);
+                let loaded = relay.start(&binary, &beside)?;
+                command.args(&loaded.to);
+                Some(loaded)
             }
-        }
+            Program::Criterion(_) | Program::Heap | Program::ExportCpu | Program::Load => None,
+        };
         let mut child = command
-            .args(program.arguments(&self.length, self.filter.as_deref()))
             // Where cargo runs the benches of a package.
             .current_dir(self.root.join("benches"))
             .env("CRITERION_HOME", folder.join(collect::CRITERION))
@@ -195,7 +203,7 @@ impl Plan {
         let status =
             progress.wait(&mut child, limit).map_err(|error| failed(executable, &error))?;
         let end = match status {
-            Some(status) if status.success() => return Ok(()),
+            Some(status) if status.success() => return loaded.map_or(Ok(()), Loaded::stop),
             Some(status) => format!("ended with {status}"),
             None => format!("was ended, as it took longer than {} s", limit.as_secs()),
         };
@@ -257,7 +265,7 @@ impl Progress {
     /// A program begins its round, counted from 0.
     fn start(&mut self, round: usize, program: Program) {
         self.current = program.about(&self.length);
-        let at = format!("round {} of {}: {}", round + 1, self.rounds, program.target());
+        let at = format!("round {} of {}: {}", round + 1, self.rounds, program.name());
         if self.bar.is_hidden() {
             self.say(&at);
         }

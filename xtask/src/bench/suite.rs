@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
+use crate::relay::Relay;
+
 /// What `cargo xtask bench SUITE` may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Suite {
@@ -22,6 +24,8 @@ pub(super) enum Suite {
     Export,
     /// A load in open loop against a receiver
     Load,
+    /// As many spans as go through a collector
+    Collector,
 }
 
 impl Suite {
@@ -35,6 +39,13 @@ impl Suite {
             Self::E2e => &[Program::Criterion("e2e_benchmarks")],
             Self::Export => &[Program::ExportCpu],
             Self::Load => &[Program::Load],
+            Self::Collector => &[
+                Program::Relay(Relay::GRPC_100),
+                Program::Relay(Relay::GRPC_1000),
+                Program::Relay(Relay::GRPC_10),
+                Program::Relay(Relay::HTTP_100),
+                Program::Relay(Relay::GZIP_1000),
+            ],
         }
     }
 }
@@ -49,6 +60,7 @@ impl fmt::Display for Suite {
             Self::E2e => "e2e",
             Self::Export => "export",
             Self::Load => "load",
+            Self::Collector => "collector",
         })
     }
 }
@@ -64,30 +76,69 @@ pub(super) enum Program {
     ExportCpu,
     /// The load generator, against a receiver of its own.
     Load,
+    /// The load generator, against a collector in a process of its own.
+    Relay(Relay),
+}
+
+/// What cargo builds for a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Executable {
+    pub(super) package: &'static str,
+    pub(super) profile: &'static str,
+    /// The name of its target in that package.
+    pub(super) target: &'static str,
+    /// Whether the target is a bench and not a binary.
+    pub(super) is_bench: bool,
+}
+
+impl Executable {
+    pub(super) const LOAD: Self = Self {
+        package: "spanwire-load",
+        profile: "bench",
+        target: "spanwire-load",
+        is_bench: false,
+    };
+
+    /// As people build it, since it is what they run.
+    pub(super) const COLLECTOR: Self = Self {
+        package: "spanwire-collector",
+        profile: "release",
+        target: "spanwire-collector",
+        is_bench: false,
+    };
+
+    const fn of_benches(target: &'static str, is_bench: bool) -> Self {
+        Self { package: "spanwire-benches", profile: "bench", target, is_bench }
+    }
 }
 
 impl Program {
-    /// The package it is in.
-    pub(super) fn package(self) -> &'static str {
+    /// What it is called, in messages and as a file.
+    pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Load => "spanwire-load",
-            Self::Criterion(_) | Self::Heap | Self::ExportCpu => "spanwire-benches",
+            Self::Relay(relay) => relay.file,
+            Self::Criterion(_) | Self::Heap | Self::ExportCpu | Self::Load => {
+                self.executable().target
+            }
         }
     }
 
-    /// The name of its target in that package.
-    pub(super) fn target(self) -> &'static str {
+    /// What is run.
+    pub(super) fn executable(self) -> Executable {
         match self {
-            Self::Criterion(target) => target,
-            Self::Heap => "heap",
-            Self::ExportCpu => "export_cpu",
-            Self::Load => "spanwire-load",
+            Self::Criterion(target) => Executable::of_benches(target, true),
+            Self::Heap => Executable::of_benches("heap", false),
+            Self::ExportCpu => Executable::of_benches("export_cpu", true),
+            Self::Load | Self::Relay(_) => Executable::LOAD,
         }
     }
 
-    /// Whether the target is a bench and not a binary.
-    pub(super) fn is_bench(self) -> bool {
-        matches!(self, Self::Criterion(_) | Self::ExportCpu)
+    /// What runs beside it.
+    pub(super) fn beside(self) -> Option<Executable> {
+        match self {
+            Self::Relay(_) => Some(Executable::COLLECTOR),
+            Self::Criterion(_) | Self::Heap | Self::ExportCpu | Self::Load => None,
+        }
     }
 
     /// Whether a filter can choose among its rows.
@@ -123,6 +174,7 @@ impl Program {
                     .map(str::to_owned)
                     .into()
             }
+            Self::Relay(relay) => relay.arguments(length.relay_warm_up, length.relay),
         }
     }
 
@@ -151,6 +203,7 @@ impl Program {
             Self::Heap => Duration::from_secs(5),
             Self::ExportCpu => Duration::from_secs(if length.quick { 20 } else { 60 }),
             Self::Load => length.load + Duration::from_secs(2),
+            Self::Relay(_) => length.relay_warm_up + length.relay + Duration::from_secs(1),
         }
     }
 }
@@ -171,10 +224,13 @@ pub(super) struct Length {
     pub(super) samples: usize,
     /// Of the load, in a round.
     pub(super) load: Duration,
+    /// Of each load through the collector, in a round.
+    pub(super) relay_warm_up: Duration,
+    pub(super) relay: Duration,
 }
 
 impl Length {
-    /// Some 45 minutes.
+    /// Some 50 minutes.
     pub(super) const FULL: Self = Self {
         quick: false,
         rounds: 5,
@@ -182,6 +238,8 @@ impl Length {
         measurement: Duration::from_millis(600),
         samples: 20,
         load: Duration::from_secs(60),
+        relay_warm_up: Duration::from_secs(2),
+        relay: Duration::from_secs(8),
     };
 
     /// Less than 5 minutes.
@@ -192,5 +250,7 @@ impl Length {
         measurement: Duration::from_millis(120),
         samples: 10,
         load: Duration::from_secs(4),
+        relay_warm_up: Duration::from_secs(1),
+        relay: Duration::from_secs(2),
     };
 }

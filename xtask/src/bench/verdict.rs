@@ -137,6 +137,7 @@ mod tests {
             note: None,
             figure: name("spanwire"),
             rivals: vec![Rival { label: "slow".to_owned(), name: name("slow") }],
+            earlier: Vec::new(),
             expected,
             goals: goals.to_vec(),
         }

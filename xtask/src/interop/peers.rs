@@ -21,6 +21,35 @@ const PEER_TIME_MAX: Duration = Duration::from_secs(180);
 pub(super) enum Language {
     Python,
     JavaScript,
+    /// Only where Go is on the machine, which needs it for nothing else.
+    Go,
+}
+
+impl Language {
+    /// The sink for what this language's SDK has sent: its own, where it has one.
+    pub(super) fn sink(self) -> Self {
+        match self {
+            Self::Python | Self::Go => Self::Python,
+            Self::JavaScript => Self::JavaScript,
+        }
+    }
+
+    /// What the sink is called.
+    pub(super) fn sink_name(self) -> &'static str {
+        match self {
+            Self::Python | Self::Go => "oteltest",
+            Self::JavaScript => "mockotlpserver",
+        }
+    }
+
+    /// What the SDK is called.
+    pub(super) fn sdk_name(self) -> &'static str {
+        match self {
+            Self::Python => "opentelemetry-python",
+            Self::JavaScript => "opentelemetry-js",
+            Self::Go => "opentelemetry-go",
+        }
+    }
 }
 
 /// The installed peers, all of them in the folder `interop` of what is built.
@@ -29,17 +58,29 @@ pub(super) struct Peers {
     scripts: PathBuf,
     /// Where they are installed, and where the logs go.
     installed: PathBuf,
+    has_go: bool,
 }
 
 impl Peers {
     /// Installs the pinned versions, unless that has been done.
     pub(super) fn install(root: &Path) -> Result<Self, String> {
-        let peers =
-            Self { scripts: root.join("interop"), installed: shell::target(root).join("interop") };
+        let peers = Self {
+            scripts: root.join("interop"),
+            installed: shell::target(root).join("interop"),
+            has_go: shell::exists("go"),
+        };
         shell::create_folder(&peers.installed.join("logs"))?;
         peers.install_python()?;
         peers.install_node()?;
+        if peers.has_go {
+            peers.build_go()?;
+        }
         Ok(peers)
+    }
+
+    /// Why this language cannot take part, if it cannot.
+    pub(super) fn without(&self, language: Language) -> Option<&'static str> {
+        (language == Language::Go && !self.has_go).then_some("skipped: there is no Go")
     }
 
     fn install_python(&self) -> Result<(), String> {
@@ -75,6 +116,22 @@ impl Peers {
         set_current(&folder, &pinned)
     }
 
+    /// A file among the logs.
+    pub(super) fn log(&self, name: &str) -> PathBuf {
+        self.installed.join("logs").join(name)
+    }
+
+    /// Go itself knows what is current.
+    fn build_go(&self) -> Result<(), String> {
+        let mut go = Command::new("go");
+        go.args(["build", "-o"]).arg(self.go()).arg(".").current_dir(self.scripts.join("go"));
+        succeed(go.stdin(Stdio::null()))
+    }
+
+    fn go(&self) -> PathBuf {
+        self.installed.join("go").join("send")
+    }
+
     fn python(&self) -> PathBuf {
         self.installed.join("python").join("bin").join("python")
     }
@@ -99,13 +156,12 @@ impl Peers {
                 node.arg(self.scripts.join(script).with_extension("js"));
                 node
             }
+            // It has one script, which sends.
+            Language::Go => Command::new(self.go()),
         };
-        let log = self.installed.join("logs").join(format!("{language:?}-{script}.log"));
+        let log = self.log(&format!("{language:?}-{script}.log"));
         let errors = File::create(&log).map_err(|error| failed(&log, &error))?;
-        // What the caller's environment says about OpenTelemetry is not for the peers.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| is_telemetry(name)) {
-            command.env_remove(name);
-        }
+        shell::without_telemetry_settings(&mut command);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
         let mut child =
             command.spawn().map_err(|error| failed(Path::new(command.get_program()), &error))?;
@@ -121,10 +177,6 @@ impl Peers {
 
 /// Lines of a peer that nobody has looked at yet.
 const LINES_WAITING_MAX: usize = 64;
-
-fn is_telemetry(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b"OTEL_")
-}
 
 /// A script that runs. Dropped before it has ended, it is killed.
 pub(super) struct Peer {

@@ -7,11 +7,47 @@ use std::process::Command;
 use crate::flags::Flags;
 use crate::shell::{failed, output, succeed};
 
-/// One way to build the program of the hot paths.
+/// What is built in several ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// The program of the hot paths.
+    HotPaths,
+    Collector,
+}
+
+impl Subject {
+    /// The name of its executable.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::HotPaths => "hot_paths",
+            Self::Collector => "spanwire-collector",
+        }
+    }
+
+    /// The file of its profile. Each has its own, so that what one does often is nothing to the other.
+    pub(super) const fn profile(self) -> &'static str {
+        match self {
+            Self::HotPaths => "spanwire.profdata",
+            Self::Collector => "collector.profdata",
+        }
+    }
+
+    /// What cargo is asked to build.
+    const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            // Without the rivals a build takes a minute, and none of them is asked about here.
+            Self::HotPaths => {
+                &["-p", "spanwire-benches", "--no-default-features", "--bin", "hot_paths"]
+            }
+            Self::Collector => &["-p", "spanwire-collector", "--bin", "spanwire-collector"],
+        }
+    }
+}
+
+/// One way to build.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Variant {
     pub(super) name: &'static str,
-    /// Its target folder, so that no build throws another's away.
     folder: &'static str,
     profile: &'static str,
     native: bool,
@@ -45,6 +81,14 @@ impl Variant {
 
     /// Those that run on any processor of the platform.
     pub(super) const PORTABLE: [Self; 3] = [Self::RELEASE, Self::LTO, Self::LTO_PGO];
+
+    /// Its target folder, so that no build throws another's away: a profile is of one subject.
+    fn folder(&self, subject: Subject) -> String {
+        match subject {
+            Subject::Collector if self.profile_guided => format!("{}-collector", self.folder),
+            Subject::Collector | Subject::HotPaths => self.folder.to_owned(),
+        }
+    }
 }
 
 /// Builds of one workspace by one compiler.
@@ -66,9 +110,15 @@ impl Build {
         Ok(Self { root: root.to_path_buf(), folder: folder.to_path_buf(), rustc, host, flags })
     }
 
-    /// The program of the hot paths, built this way.
-    pub(super) fn variant(&self, variant: &Variant, profile: &Path) -> Result<PathBuf, String> {
-        let folder = self.folder.join(variant.folder);
+    /// The subject built this way.
+    pub(super) fn variant(
+        &self,
+        subject: Subject,
+        variant: &Variant,
+        profile: &Path,
+    ) -> Result<PathBuf, String> {
+        let name = variant.folder(subject);
+        let folder = self.folder.join(&name);
         if variant.profile_guided && folder.exists() {
             // Cargo knows the profile's path only, and would keep what an earlier profile made.
             fs::remove_dir_all(&folder).map_err(|error| failed(&folder, &error))?;
@@ -80,32 +130,48 @@ impl Build {
         if variant.profile_guided {
             own.push(format!("-Cprofile-use={}", profile.display()));
         }
-        self.hot_paths(variant.folder, variant.profile, &own)
+        self.build(subject, &name, variant.profile, &own)
     }
 
-    /// The program of the hot paths, which writes its profile into this folder when it ends.
-    pub(super) fn instrumented(&self, profiles: &Path) -> Result<PathBuf, String> {
+    /// The subject, which writes its profile into this folder when it ends.
+    pub(super) fn instrumented(
+        &self,
+        subject: Subject,
+        profiles: &Path,
+    ) -> Result<PathBuf, String> {
         let own = format!("-Cprofile-generate={}", profiles.display());
-        self.hot_paths("instrumented", Variant::LTO_PGO.profile, &[own])
+        self.build(subject, "instrumented", Variant::LTO_PGO.profile, &[own])
     }
 
-    /// The programs that somebody may want with LTO and the profile: the hot paths and the load
-    /// generator.
-    pub(super) fn optimised(&self, profile: &Path) -> Result<Vec<PathBuf>, String> {
-        let variant = Variant::LTO_PGO;
+    /// The load generator as people build it: it is the same beside each collector.
+    pub(super) fn generator(&self) -> Result<PathBuf, String> {
+        self.load(&Variant::RELEASE, &[])
+    }
+
+    /// The programs that somebody may want with LTO and the profile of the hot paths: they and the
+    /// load generator.
+    pub(super) fn optimised(&self, profile: &Path) -> Result<[PathBuf; 2], String> {
         let own = format!("-Cprofile-use={}", profile.display());
-        let mut build = self.cargo(variant.folder, variant.profile, &[own]);
-        succeed(build.args(["-p", "spanwire-load", "--bin", "spanwire-load"]))?;
-        let built = self.built(variant.folder);
-        Ok(["hot_paths", "spanwire-load"].map(|name| built.join(name)).into())
+        let load = self.load(&Variant::LTO_PGO, &[own])?;
+        Ok([load.with_file_name(Subject::HotPaths.name()), load])
     }
 
-    fn hot_paths(&self, folder: &str, profile: &str, own: &[String]) -> Result<PathBuf, String> {
-        let mut build = self.cargo(folder, profile, own);
-        // Without the rivals a build takes a minute, and none of them is asked about here.
-        build.args(["-p", "spanwire-benches", "--no-default-features", "--bin", "hot_paths"]);
-        succeed(&mut build)?;
-        Ok(self.built(folder).join("hot_paths"))
+    fn load(&self, variant: &Variant, own: &[String]) -> Result<PathBuf, String> {
+        const NAME: &str = "spanwire-load";
+        let mut build = self.cargo(variant.folder, variant.profile, own);
+        succeed(build.args(["-p", NAME, "--bin", NAME]))?;
+        Ok(self.built(variant.folder).join(NAME))
+    }
+
+    fn build(
+        &self,
+        subject: Subject,
+        folder: &str,
+        profile: &str,
+        own: &[String],
+    ) -> Result<PathBuf, String> {
+        succeed(self.cargo(folder, profile, own).args(subject.arguments()))?;
+        Ok(self.built(folder).join(subject.name()))
     }
 
     fn cargo(&self, folder: &str, profile: &str, own: &[String]) -> Command {
@@ -130,9 +196,12 @@ mod tests {
 
     #[test]
     fn variants_have_folders_of_their_own() {
-        let mut folders: Vec<&str> = Variant::ALL.iter().map(|variant| variant.folder).collect();
+        let mut folders: Vec<String> =
+            Variant::ALL.iter().map(|variant| variant.folder(Subject::HotPaths)).collect();
         folders.sort_unstable();
         folders.dedup();
         assert_eq!(folders.len(), Variant::ALL.len());
+        let guided = Variant::LTO_PGO.folder(Subject::Collector);
+        assert!(!folders.contains(&guided), "another profile's builds are there");
     }
 }

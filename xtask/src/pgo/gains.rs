@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 use super::build::Variant;
-use crate::bench::figures::Spread;
+use crate::bench::figures::{Spread, quantile};
 use crate::bench::machine::Machine;
 
 /// What was measured, in order of first appearance.
@@ -33,21 +33,49 @@ pub(super) struct Run {
 /// Percent by which this work is to be faster with LTO and a profile than in a plain release build.
 pub(crate) const ASKED_PERCENT: f64 = 10.0;
 
+/// The work of the collector, as [`Relay::GRPC_100`](crate::relay::Relay::GRPC_100) has it.
+pub(crate) const COLLECT: &str = "collect_100_spans";
+
 /// The work of which that is asked.
-const ASKED_OF: [&str; 3] = ["span_without_attributes", "encode_1000_spans", "receive_1000_spans"];
+const ASKED_OF: [&str; 4] =
+    ["span_without_attributes", "encode_1000_spans", "receive_1000_spans", COLLECT];
 
 impl Figures {
     /// Adds one line of `hot_paths time --json` by a build.
-    pub(super) fn add(&mut self, variant: &'static str, line: &str) -> Result<(), String> {
+    pub(super) fn add_line(&mut self, variant: &'static str, line: &str) -> Result<(), String> {
         let wrong = || format!("`hot_paths time --json` printed {line:?}");
         let value: Value = serde_json::from_str(line).map_err(|_| wrong())?;
         let name = value["name"].as_str().ok_or_else(wrong)?;
         let nanos = value["ns"].as_f64().filter(|nanos| *nanos > 0.0).ok_or_else(wrong)?;
+        self.add(variant, name, nanos);
+        Ok(())
+    }
+
+    /// Adds what the generator printed of a load on a collector of this build: the CPU of the
+    /// collector, and its own as the yardstick, which no build of the collector can change.
+    pub(super) fn add_load(&mut self, variant: &'static str, printed: &str) -> Result<(), String> {
+        let load: Value = serde_json::from_str(printed).unwrap_or_default();
+        for (name, usage) in [
+            (COLLECT.to_owned(), &load["target"]["cpu"]),
+            (format!("{COLLECT}: the generator"), &load["generator"]),
+        ] {
+            let seconds = usage["cpu_seconds_per_million_spans"].as_f64();
+            let seconds = seconds.filter(|seconds| *seconds > 0.0);
+            let seconds = seconds.ok_or_else(|| format!("`spanwire-load` printed {printed}"))?;
+            // Seconds for a million are microseconds for one.
+            self.add(variant, &name, seconds * 1e3);
+        }
+        match load["requests_failed"].as_u64() {
+            Some(0) => Ok(()),
+            _ => Err(format!("requests failed: {}", load["warnings"])),
+        }
+    }
+
+    fn add(&mut self, variant: &'static str, name: &str, nanos: f64) {
         match self.rows.iter_mut().find(|row| row.variant == variant && row.name == name) {
             Some(row) => row.rounds.push(nanos),
             None => self.rows.push(Row { name: name.to_owned(), variant, rounds: vec![nanos] }),
         }
-        Ok(())
     }
 
     pub(super) fn to_json(&self, run: &Run) -> String {
@@ -81,9 +109,10 @@ impl Figures {
         writeln!(
             out,
             "`cargo xtask pgo` at {commit}, {date}, {rustc}, flags: {flags}, {cpu}. {rounds} rounds, all \
-             builds in each.\nTime less than in a plain release build: median of the rounds (least to \
-             greatest). CPU time for exports and for\nreceiving, wall time of one thread for the \
-             rest.\n"
+             builds in each.\nTime less than in a plain release build: median of the rounds (lower to \
+             upper quartile); no gain where these\nlie on both sides of nothing. CPU time for \
+             exports, for receiving and for the collector, wall time of one\nthread for the rest. The \
+             generator is the same program beside each collector: what it gains is noise.\n"
         )?;
         writeln!(
             out,
@@ -107,7 +136,7 @@ impl Figures {
         writeln!(out, "\nAsked for: {ASKED_PERCENT} % by {variant}.\n")?;
         for name in ASKED_OF {
             let verdict = match self.gain(name, variant) {
-                Some(gain) if gain.is_real() && gain.0.median >= ASKED_PERCENT => {
+                Some(gain) if gain.is_real() && gain.median >= ASKED_PERCENT => {
                     format!("reached, {gain}")
                 }
                 Some(gain) => format!("missed, {gain}"),
@@ -130,28 +159,35 @@ impl Figures {
 
 /// Time less than in the plain build, in percent of that.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Gain(Spread);
+struct Gain {
+    median: f64,
+    /// The lower and the upper one: one round that went astray decides nothing.
+    quartiles: [f64; 2],
+}
 
 impl Gain {
     /// Of two builds' rounds, each with the one it ran beside; `None` without any.
     fn of(plain: &[f64], other: &[f64]) -> Option<Self> {
         let gain = |(plain, other): (&f64, &f64)| (1.0 - other / plain) * 100.0;
-        Spread::of(plain.iter().zip(other).map(gain)).map(Self)
+        let gains: Vec<f64> = plain.iter().zip(other).map(gain).collect();
+        let Spread { median, .. } = Spread::of(gains.iter().copied())?;
+        Some(Self { median, quartiles: [0.25, 0.75].map(|part| quantile(&gains, part)) })
     }
 
-    /// Whether all rounds agree that there is one, or a loss.
+    /// Whether three quarters of the rounds agree that there is one, or a loss.
     fn is_real(&self) -> bool {
-        self.0.least > 0.0 || self.0.greatest < 0.0
+        let [lower, upper] = self.quartiles;
+        lower > 0.0 || upper < 0.0
     }
 }
 
 impl fmt::Display for Gain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Spread { median, least, greatest } = self.0;
+        let Self { median, quartiles: [lower, upper] } = self;
         if !self.is_real() {
-            return write!(f, "no gain ({least:+.1} to {greatest:+.1})");
+            return write!(f, "no gain ({lower:+.1} to {upper:+.1})");
         }
-        write!(f, "{median:+.1} % ({least:+.1} to {greatest:+.1})")
+        write!(f, "{median:+.1} % ({lower:+.1} to {upper:+.1})")
     }
 }
 
@@ -166,16 +202,46 @@ mod tests {
         // The second round was twice as slow as a whole, which is no matter.
         let gain = Gain::of(&[100.0, 200.0, 100.0], &[80.0, 150.0, 90.0]);
         let gain = gain.expect("three rounds");
-        assert_eq!(gain.to_string(), "+20.0 % (+10.0 to +25.0)");
+        assert_eq!(gain.to_string(), "+20.0 % (+15.0 to +22.5)");
         assert_eq!(Gain::of(&[], &[]), None);
     }
 
     #[test]
-    fn rounds_on_both_sides_of_nothing_are_no_gain() {
-        let gain = Gain::of(&[100.0, 100.0, 100.0], &[80.0, 70.0, 101.0]);
-        assert_eq!(gain.expect("three rounds").to_string(), "no gain (-1.0 to +30.0)");
-        let loss = Gain::of(&[100.0, 100.0], &[110.0, 120.0]).expect("two rounds");
-        assert_eq!(loss.to_string(), "-15.0 % (-20.0 to -10.0)");
+    fn quartiles_on_both_sides_of_nothing_are_no_gain() {
+        let shown = |other: &[f64]| {
+            let gain = Gain::of(&[100.0, 100.0, 100.0, 100.0, 100.0], other);
+            gain.expect("five rounds").to_string()
+        };
+        assert_eq!(shown(&[80.0, 70.0, 101.0, 102.0, 90.0]), "no gain (-1.0 to +20.0)");
+        assert_eq!(shown(&[80.0, 70.0, 400.0, 88.0, 90.0]), "+12.0 % (+10.0 to +20.0)");
+        assert_eq!(shown(&[110.0, 120.0, 60.0, 130.0, 115.0]), "-15.0 % (-20.0 to -10.0)");
+    }
+
+    #[test]
+    fn a_load_gives_the_collector_and_its_generator_a_row_each() {
+        let load = |collector: f64, failed: u32| {
+            let usage = |seconds: f64| json!({ "cpu_seconds_per_million_spans": seconds });
+            json!({
+                "target": { "cpu": usage(collector) }, "generator": usage(0.25),
+                "requests_failed": failed, "warnings": ["a warning"],
+            })
+            .to_string()
+        };
+        let mut figures = Figures::default();
+        figures.add_load(Variant::RELEASE.name, &load(0.5, 0)).expect("well formed");
+        figures.add_load(Variant::LTO_PGO.name, &load(0.4, 0)).expect("well formed");
+        let report = figures.report(&run());
+        for row in [
+            "| collect_100_spans | 500.0 | +20.0 % (+20.0 to +20.0) |",
+            "| collect_100_spans: the generator | 250.0 | no gain (+0.0 to +0.0) |",
+            "- collect_100_spans: reached, +20.0 %",
+        ] {
+            assert!(report.contains(row), "{row}\nis not in\n{report}");
+        }
+        assert!(figures.add_load("LTO", "").is_err());
+        assert!(figures.add_load("LTO", &load(0.0, 0)).is_err());
+        let error = figures.add_load("LTO", &load(0.5, 1)).expect_err("another load");
+        assert!(error.contains("a warning"), "{error}");
     }
 
     fn run() -> Run {
@@ -190,7 +256,7 @@ mod tests {
             for (variant, factor) in [(Variant::RELEASE, 1.0), (Variant::LTO_PGO, ratio)] {
                 for name in ASKED_OF {
                     let line = json!({ "name": name, "ns": 50.0 * round * factor }).to_string();
-                    figures.add(variant.name, &line).expect("a line as it is printed");
+                    figures.add_line(variant.name, &line).expect("a line as it is printed");
                 }
             }
         }
@@ -211,14 +277,14 @@ mod tests {
     fn the_figures_keep_every_round() {
         let json: Value = serde_json::from_str(&figures(0.8).to_json(&run())).expect("it is JSON");
         assert_eq!(json["commit"], "0123abc");
-        assert_eq!(json["rows"].as_array().map(Vec::len), Some(6));
+        assert_eq!(json["rows"].as_array().map(Vec::len), Some(8));
         assert_eq!(json["rows"][0]["rounds"], json!([50.0, 55.00000000000001]));
     }
 
     #[test]
     fn a_line_that_is_no_figure_is_refused() {
         for line in ["", "{}", r#"{"name": "a", "ns": 0}"#, r#"{"name": 1, "ns": 2.0}"#] {
-            assert!(Figures::default().add("LTO", line).is_err(), "{line:?}");
+            assert!(Figures::default().add_line("LTO", line).is_err(), "{line:?}");
         }
     }
 }

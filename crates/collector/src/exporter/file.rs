@@ -80,8 +80,10 @@ impl File {
         Ok(Self { output: shared(canonical, path), keeping: Keeping { append, rotation } })
     }
 
-    /// Writes the items as one line. A full disk is waited for; other errors lose the spans.
-    pub(super) async fn deliver(&self, items: Vec<Item>, shared: &Shared) {
+    /// Writes the items as one line. What keeps it from that is waited for, as somebody may put it
+    /// right: the senders have their answer already.
+    /// Gives them back where another destination has taken this one's place.
+    pub(super) async fn deliver(&self, items: Vec<Item>, shared: &Shared) -> Vec<Item> {
         let requests: Vec<_> = items.iter().map(|item| item.request.pieces.clone()).collect();
         let line = match tokio::task::spawn_blocking(move || line(&requests)).await {
             Ok(Ok(line)) => line,
@@ -89,6 +91,7 @@ impl File {
             Err(failed) => return lost(items, &failed.to_string(), shared),
         };
         let started = Instant::now();
+        let mut pauses = shared.pauses();
         loop {
             shared.ledger.attempted(line.len());
             let (output, keeping, bytes) =
@@ -103,23 +106,22 @@ impl File {
                         shared.log.failed(&shared.id, &message, 0);
                     }
                     shared.health.succeeded();
-                    return items.into_iter().for_each(|item| item.claim.sent(0, None));
+                    items.into_iter().for_each(|item| item.claim.sent(0, None));
+                    return Vec::new();
                 }
                 Ok(Err(error)) => error,
                 Err(failed) => return lost(items, &failed.to_string(), shared),
             };
             shared.ledger.failed();
-            let full =
-                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
             let message = error.to_string();
-            if !full || started.elapsed() > FULL_MAX {
+            if started.elapsed() > WAIT_MAX {
                 return lost(items, &message, shared);
             }
             shared.health.failed(&message, Instant::now());
             shared.log.failed(&shared.id, &message, 0);
-            shared.pause(FULL_PAUSE).await;
-            if let Some(to) = shared.successor() {
-                return shared.hand_on(items, &to);
+            pauses.pause(PAUSE).await;
+            if shared.heir().is_some() {
+                return items;
             }
         }
     }
@@ -151,16 +153,18 @@ fn line(requests: &[Pieces]) -> Result<Arc<[u8]>, Malformed> {
     Ok(line.into())
 }
 
-fn lost(items: Vec<Item>, message: &str, shared: &Shared) {
+/// None of them is left then.
+fn lost(items: Vec<Item>, message: &str, shared: &Shared) -> Vec<Item> {
     let spans = items.iter().map(|item| item.request.spans).sum();
     shared.health.failed(message, Instant::now());
     shared.log.failed(&shared.id, message, spans);
     items.into_iter().for_each(|item| item.claim.dropped(DropReason::WriteFailed, message));
+    Vec::new()
 }
 
-/// A full disk is waited for so long, and looked at so often.
-const FULL_MAX: Duration = Duration::from_secs(300);
-const FULL_PAUSE: Duration = Duration::from_secs(1);
+/// A disk that is full, or a folder that is away, is waited for so long, and looked at so often.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl Output {
     /// A line is in the file whole or not at all. What goes wrong beside that is returned: a file
@@ -175,16 +179,21 @@ impl Output {
             beside = self.rotate(rotation).err();
             (handle, end) = self.at_end(keeping)?;
         }
-        if let Err(error) = handle.write_all(line) {
-            let whole = handle.set_len(end);
-            self.torn = whole.is_err().then_some(end);
-            return Err(error);
+        let Err(error) = handle.write_all(line) else { return Ok(beside) };
+        // Of what is no file, as a pipe whose reader is gone, nothing is left to be cut off.
+        let is_file = handle.metadata().is_ok_and(|metadata| metadata.is_file());
+        self.torn = (is_file && handle.set_len(end).is_err()).then_some(end);
+        if self.torn.is_none() {
+            // The next attempt looks for the file anew.
+            self.handle = None;
         }
-        Ok(beside)
+        Err(error)
     }
 
     /// The file, opened if need be, and where its last whole line ends.
     fn at_end(&mut self, keeping: Keeping) -> io::Result<(&Handle, u64)> {
+        // A handle of a disk that was away leads nowhere.
+        self.handle.take_if(|handle| handle.metadata().is_err());
         let handle = match &mut self.handle {
             Some(handle) => handle,
             none => {
@@ -198,11 +207,15 @@ impl Output {
                 none.insert(handle)
             }
         };
-        if let Some(end) = self.torn {
-            handle.set_len(end)?;
+        let mut end = handle.metadata()?.len();
+        if let Some(whole) = self.torn {
+            // Somebody else may have made it shorter meanwhile.
+            if end > whole {
+                handle.set_len(whole)?;
+                end = whole;
+            }
             self.torn = None;
         }
-        let end = handle.metadata()?.len();
         Ok((&*handle, end))
     }
 
@@ -373,6 +386,31 @@ mod tests {
         output.torn = Some(6);
         write(&mut output, "next\n", APPEND);
         assert_eq!(text(&path), "whole\nnext\n");
+        fs::remove_dir_all(&folder).expect("it is ours");
+    }
+
+    #[test]
+    fn a_pipe_whose_reader_is_gone_has_the_next_line_when_there_is_another() {
+        let folder = scratch("pipe");
+        let path = folder.join("spans.json");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.expect("a system with pipes").success());
+        let mut output = output(&path);
+        let reader = || {
+            let path = path.clone();
+            std::thread::spawn(move || {
+                let mut line = [0; 4];
+                let mut pipe = Handle::open(path).expect("there is a writer");
+                io::Read::read_exact(&mut pipe, &mut line).map(|()| line)
+            })
+        };
+        let first = reader();
+        write(&mut output, "one\n", APPEND);
+        assert_eq!(first.join().expect("no panic").expect("a line"), *b"one\n");
+        output.write(b"two\n", APPEND).expect_err("nobody reads it");
+        let second = reader();
+        write(&mut output, "two\n", APPEND);
+        assert_eq!(second.join().expect("no panic").expect("a line"), *b"two\n");
         fs::remove_dir_all(&folder).expect("it is ours");
     }
 

@@ -8,23 +8,29 @@
 //! A destination has all of this to itself, so one that is stuck holds up no other.
 
 mod debug;
+mod end;
 mod file;
 mod otlp;
+mod room;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Instant;
 
-use spanwire_batcher::{Batcher, Limits, Strategy};
+use spanwire_batcher::{Batch, Batcher, Limits, Strategy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet};
 
 pub(crate) use self::debug::Debug;
+use self::end::End;
 pub(crate) use self::file::{File, Rotation};
 pub(crate) use self::otlp::Otlp;
+use self::room::Room;
+use crate::batches::BatchStats;
 use crate::delivery::{Answer, Outcome};
 use crate::health::Health;
 use crate::item::{Item, Request};
-use crate::ledger::{Account, DropReason, Ledger};
+use crate::ledger::{Account, Ledger};
 use crate::log::Failures;
 
 /// How a destination is queued for, batched for and waited for.
@@ -33,9 +39,6 @@ pub(crate) struct Settings {
     pub(crate) sizer: Sizer,
     /// In the sizer's unit.
     pub(crate) capacity: usize,
-    /// What the queue holds at most besides, so that senders wait before the memory of the process
-    /// is used up and they have to be refused.
-    pub(crate) bytes_max: usize,
     /// Requests on their way at once.
     pub(crate) consumers: usize,
     /// Whether a sender waits while the queue is full; else it is told to come back.
@@ -43,6 +46,8 @@ pub(crate) struct Settings {
     /// Whether a sender is answered by what the destination answers, not by the queue.
     pub(crate) waits_for_result: bool,
     pub(crate) batch: Option<Batching>,
+    /// The batch processor that asks for `batch`, if one does.
+    pub(crate) batch_processor: Option<String>,
 }
 
 /// What a place in the queue is.
@@ -72,13 +77,16 @@ pub(crate) enum Destination {
 }
 
 impl Destination {
-    async fn deliver(&self, items: Vec<Item>, shared: &Shared) {
+    /// Sends items, or says what else became of them. What comes back is for the destination that
+    /// stands in the place of this one.
+    async fn deliver(&self, items: Vec<Item>, shared: &Shared) -> Vec<Item> {
         match self {
-            Self::Otlp(otlp) => otlp.deliver(items, shared).await,
+            Self::Otlp(otlp) => return otlp.deliver(items, shared).await,
+            Self::File(file) => return file.deliver(items, shared).await,
             Self::Debug(debug) => debug.deliver(items, shared).await,
-            Self::File(file) => file.deliver(items, shared).await,
             Self::Nop => items.into_iter().for_each(|item| item.claim.sent(0, None)),
         }
+        Vec::new()
     }
 }
 
@@ -86,8 +94,10 @@ impl Destination {
 pub(crate) struct Exporter {
     shared: Arc<Shared>,
     queue: mpsc::UnboundedSender<Item>,
-    ending: watch::Sender<Ending>,
-    worker: Mutex<Option<JoinHandle<()>>>,
+    end: watch::Sender<End>,
+    /// Closed when the queue's worker is gone.
+    working: watch::Receiver<()>,
+    worker: AbortHandle,
 }
 
 /// What the queue's worker and the requests on their way know of their destination.
@@ -98,21 +108,13 @@ pub(crate) struct Shared {
     destination: Destination,
     pub(crate) ledger: Arc<Ledger>,
     places: Arc<Semaphore>,
-    room: Arc<Semaphore>,
+    /// What the queue holds at most besides, so that senders wait before the memory of the process
+    /// is used up and they have to be refused.
+    room: Room,
     consumers: Arc<Semaphore>,
     pub(crate) health: Health,
     pub(crate) log: Failures,
-    ended: watch::Receiver<Ending>,
-}
-
-/// How a destination ends.
-#[derive(Clone)]
-enum Ending {
-    Not,
-    /// It sends what it has.
-    Drain,
-    /// What it has goes to the one that stands in its place.
-    HandOver(Arc<Exporter>),
+    end: watch::Receiver<End>,
 }
 
 impl Shared {
@@ -129,15 +131,6 @@ impl Shared {
     fn capacity(&self) -> usize {
         self.settings.capacity.min(CAPACITY_MAX)
     }
-
-    /// The same for the room in KiB, as permits are counted in 32 bits.
-    fn kibibytes(&self, request: &Request) -> u32 {
-        request.bytes.div_ceil(1024).min(room(&self.settings)) as u32
-    }
-}
-
-fn room(settings: &Settings) -> usize {
-    (settings.bytes_max / 1024).clamp(1, CAPACITY_MAX)
 }
 
 /// A place in the queue, given back when it is dropped.
@@ -154,7 +147,7 @@ const CAPACITY_MAX: usize = u32::MAX as usize >> 3;
 pub(crate) enum NotTaken {
     /// The queue has no room.
     Full,
-    /// Another destination stands in the place of this one, or none.
+    /// It takes no more, and none stands in its place.
     Closed,
 }
 
@@ -169,23 +162,29 @@ impl Exporter {
         settings: Settings,
         destination: Destination,
         ledger: Arc<Ledger>,
+        bytes_max: usize,
     ) -> Self {
         let (queue, items) = mpsc::unbounded_channel();
-        let (ending, ended) = watch::channel(Ending::Not);
+        let (end, ended) = watch::channel(End::default());
         let shared = Arc::new(Shared {
             places: Arc::new(Semaphore::new(settings.capacity.min(CAPACITY_MAX))),
-            room: Arc::new(Semaphore::new(room(&settings))),
+            room: Room::new(bytes_max),
             consumers: Arc::new(Semaphore::new(settings.consumers.min(CONSUMERS_MAX))),
             ledger,
             health: Health::default(),
             log: Failures::default(),
-            ended: ended.clone(),
+            end: ended.clone(),
             id,
             settings,
             destination,
         });
-        let worker = tokio::spawn(work(items, ended, Arc::clone(&shared)));
-        Self { shared, queue, ending, worker: Mutex::new(Some(worker)) }
+        let (alive, working) = watch::channel(());
+        let work = work(items, ended, Arc::clone(&shared));
+        let worker = tokio::spawn(async move {
+            work.await;
+            drop(alive);
+        });
+        Self { shared, queue, end, working, worker: worker.abort_handle() }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -209,6 +208,11 @@ impl Exporter {
         self.capacity().saturating_sub(self.shared.places.available_permits())
     }
 
+    pub(crate) fn batches(&self) -> Option<BatchStats> {
+        let Settings { batch, batch_processor, .. } = &self.shared.settings;
+        batch.map(|_| self.shared.ledger.batches().read(batch_processor.as_deref()))
+    }
+
     pub(crate) fn blocks(&self) -> bool {
         self.shared.settings.blocks
     }
@@ -219,7 +223,12 @@ impl Exporter {
 
     /// Whether its worker is gone though nobody ended it.
     pub(crate) fn is_dead(&self) -> bool {
-        self.queue.is_closed() && matches!(*self.ending.borrow(), Ending::Not)
+        self.queue.is_closed() && !self.is_closed()
+    }
+
+    /// Whether the queue takes no more.
+    fn is_closed(&self) -> bool {
+        self.end.borrow().is_closed
     }
 
     /// What the queue holds at most, in its sizer's unit.
@@ -227,36 +236,56 @@ impl Exporter {
         self.shared.capacity()
     }
 
-    /// Takes a request if there is room at once.
+    /// What the queue may hold from now on, in bytes.
+    pub(crate) fn resize(&self, bytes_max: usize) {
+        self.shared.room.resize(bytes_max);
+    }
+
+    /// Takes a request if there is room at once, here or at whoever stands in this one's place.
     pub(crate) fn try_accept(&self, request: &Request) -> Result<Taken, NotTaken> {
-        if !matches!(*self.shared.ended.borrow(), Ending::Not) {
+        match self.try_accept_here(request) {
+            Err(NotTaken::Closed) => {
+                self.shared.heir().ok_or(NotTaken::Closed)?.try_accept(request)
+            }
+            here => here,
+        }
+    }
+
+    fn try_accept_here(&self, request: &Request) -> Result<Taken, NotTaken> {
+        if self.is_closed() {
             return Err(NotTaken::Closed);
         }
-        let full = |_| NotTaken::Full;
-        let Shared { places, room, .. } = &*self.shared;
-        let weight = self.shared.weight(request);
-        let places = Arc::clone(places).try_acquire_many_owned(weight).map_err(full)?;
-        let kibibytes = self.shared.kibibytes(request);
-        let room = Arc::clone(room).try_acquire_many_owned(kibibytes).map_err(full)?;
+        let places = Arc::clone(&self.shared.places);
+        let places = places.try_acquire_many_owned(self.shared.weight(request));
+        let places = places.map_err(|_| NotTaken::Full)?;
+        let room = self.shared.room.try_take(request.bytes).ok_or(NotTaken::Full)?;
         self.enqueue(request, Place { _places: places, _room: room })
     }
 
-    /// Takes a request when there is room.
+    /// Takes a request when there is room, here or at whoever stands in this one's place.
     pub(crate) async fn accept(&self, request: &Request) -> Result<Taken, NotTaken> {
-        let mut ended = self.shared.ended.clone();
+        match self.accept_here(request).await {
+            Err(NotTaken::Closed) => {
+                let heir = self.shared.heir().ok_or(NotTaken::Closed)?;
+                Box::pin(heir.accept(request)).await
+            }
+            here => here,
+        }
+    }
+
+    async fn accept_here(&self, request: &Request) -> Result<Taken, NotTaken> {
+        let mut ended = self.shared.end.clone();
         tokio::select! {
             place = self.place(request) => self.enqueue(request, place?),
-            _ = ended.wait_for(|ending| !matches!(ending, Ending::Not)) => Err(NotTaken::Closed),
+            _ = ended.wait_for(|end| end.is_closed) => Err(NotTaken::Closed),
         }
     }
 
     async fn place(&self, request: &Request) -> Result<Place, NotTaken> {
-        let closed = |_| NotTaken::Closed;
-        let Shared { places, room, .. } = &*self.shared;
-        let weight = self.shared.weight(request);
-        let places = Arc::clone(places).acquire_many_owned(weight).await.map_err(closed)?;
-        let kibibytes = self.shared.kibibytes(request);
-        let room = Arc::clone(room).acquire_many_owned(kibibytes).await.map_err(closed)?;
+        let places = Arc::clone(&self.shared.places);
+        let places = places.acquire_many_owned(self.shared.weight(request)).await;
+        let places = places.map_err(|_| NotTaken::Closed)?;
+        let room = self.shared.room.take(request.bytes).await.ok_or(NotTaken::Closed)?;
         Ok(Place { _places: places, _room: room })
     }
 
@@ -275,91 +304,78 @@ impl Exporter {
             true => Some(Answer::new()).unzip(),
             false => (None, None),
         };
-        let mut item = Item::new(request.clone(), &self.shared.ledger, answer);
-        item.place = Some(place);
-        match self.queue.send(item) {
-            Ok(()) => Ok(answered),
-            Err(mpsc::error::SendError(item)) => {
+        let item = Item::new(request.clone(), &self.shared.ledger, answer, place);
+        match self.shared.ledger.accept(request.spans, || self.push(item)) {
+            None => Ok(answered),
+            Some(item) => {
                 item.claim.withdraw();
                 Err(NotTaken::Closed)
             }
         }
     }
 
-    /// Sends all there is, and takes no more; what is not sent by then is dropped and counted.
-    pub(crate) async fn drain(&self, deadline: tokio::time::Instant) {
-        self.ending.send_replace(Ending::Drain);
-        self.end(deadline).await;
+    /// Tells when the end will be, before the queue is closed: what can be sent by then without
+    /// waiting for more is sent, so that senders that wait for the result have it soon.
+    pub(crate) fn hurry(&self, deadline: tokio::time::Instant) {
+        self.end.send_modify(|end| end.by = Some(deadline));
     }
 
-    /// Gives all there is to the destination that stands in its place; what is being sent at this
-    /// moment is finished.
-    pub(crate) async fn hand_over(&self, to: Arc<Self>, deadline: tokio::time::Instant) {
-        self.ending.send_replace(Ending::HandOver(to));
-        self.end(deadline).await;
+    /// Takes no more, and sends what there is.
+    pub(crate) fn close(&self) {
+        self.end.send_modify(|end| end.is_closed = true);
     }
 
-    /// Takes what the destination has accepted that stood here before. If another stands here by now,
-    /// that one has it.
-    fn inherit(self: Arc<Self>, mut item: Item) {
-        let mut heir = self;
-        while let Err(mpsc::error::SendError(back)) = heir.queue.send(item) {
-            item = back;
-            let Some(next) = heir.shared.successor() else {
-                return item.claim.dropped(DropReason::Shutdown, "the collector is shutting down");
-            };
-            heir = next;
+    /// Takes no more, and gives what there is to the destination that stands in its place; what is
+    /// being sent at this moment is finished.
+    pub(crate) fn hand_over(&self, to: Arc<Self>) {
+        self.end.send_modify(|end| {
+            end.is_closed = true;
+            end.heir = Some(to);
+        });
+    }
+
+    /// Into the queue, or back where that is closed.
+    fn push(&self, item: Item) -> Option<Item> {
+        self.queue.send(item).err().map(|mpsc::error::SendError(item)| item)
+    }
+
+    /// Takes what the destination has accepted that stood here before; what comes back can be taken
+    /// neither here nor by whoever stands here by now.
+    fn inherit(&self, item: Item) -> Option<Item> {
+        let item = self.push(item)?;
+        match self.shared.heir() {
+            Some(heir) => heir.inherit(item),
+            None => Some(item),
         }
     }
 
-    async fn end(&self, deadline: tokio::time::Instant) {
-        let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut worker) = worker else { return };
-        if tokio::time::timeout_at(deadline, &mut worker).await.is_err() {
-            self.shared.ledger.shutting_down();
-            worker.abort();
-            let _aborted = worker.await;
+    /// Waits until nothing is left of what it held. What is left at the deadline is dropped and counted.
+    pub(crate) async fn ended(&self, deadline: tokio::time::Instant) {
+        let mut working = self.working.clone();
+        // It says nothing but that it is gone, which is an error.
+        if tokio::time::timeout_at(deadline, working.changed()).await.is_err() {
+            self.worker.abort();
+            let _gone = working.changed().await;
         }
+    }
+
+    /// Whether nothing is left of what it held, and nothing will come.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.working.has_changed().is_err()
     }
 }
 
 impl Drop for Exporter {
     fn drop(&mut self) {
-        if let Some(worker) = self.worker.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            self.shared.ledger.shutting_down();
-            worker.abort();
-        }
+        self.worker.abort();
     }
 }
 
 impl Shared {
-    /// Where to go instead, if another destination stands in the place of this one.
-    pub(crate) fn successor(&self) -> Option<Arc<Exporter>> {
-        match &*self.ended.borrow() {
-            Ending::HandOver(to) => Some(Arc::clone(to)),
-            Ending::Not | Ending::Drain => None,
-        }
+    fn batched(&self, batch: Batch<Item>) -> Vec<Item> {
+        self.ledger.batches().note(&batch);
+        batch.items
     }
-
-    /// Waits, unless another destination takes the place of this one meanwhile.
-    pub(crate) async fn pause(&self, wait: std::time::Duration) {
-        let mut ended = self.ended.clone();
-        let handed_over = ended.wait_for(|ending| matches!(ending, Ending::HandOver(_)));
-        let _either = tokio::time::timeout(wait, handed_over).await;
-    }
-
-    /// Gives requests on their way to the destination that stands in the place of this one.
-    pub(crate) fn hand_on(&self, items: Vec<Item>, to: &Arc<Exporter>) {
-        for item in items {
-            self.ledger.returned();
-            hand_on_queued(item, to);
-        }
-    }
-}
-
-fn hand_on_queued(mut item: Item, to: &Arc<Exporter>) {
-    item.place = None;
-    Arc::clone(to).inherit(item);
 }
 
 /// Requests on their way at once, whatever the configuration asks for.
@@ -368,7 +384,7 @@ const CONSUMERS_MAX: usize = 1 << 16;
 /// Gathers what is queued into batches, and hands these to as many consumers as there may be.
 async fn work(
     mut items: mpsc::UnboundedReceiver<Item>,
-    mut ended: watch::Receiver<Ending>,
+    mut ended: watch::Receiver<End>,
     shared: Arc<Shared>,
 ) {
     let batching = shared.settings.batch;
@@ -376,21 +392,22 @@ async fn work(
         batching.map(|batching| (Batcher::new(batching.limits, Strategy::Hybrid), batching));
     let mut on_their_way = JoinSet::new();
     let mut taken = Vec::new();
+    let mut hurries = false;
     loop {
         let due = batcher.as_ref().and_then(|(batcher, _)| batcher.deadline());
         tokio::select! {
             biased;
-            _ = ended.wait_for(|ending| !matches!(ending, Ending::Not)), if !items.is_closed() => {
-                items.close();
+            changed = ended.changed(), if !items.is_closed() => {
+                let end = ended.borrow_and_update();
+                hurries = end.hurries();
+                if changed.is_err() || end.is_closed {
+                    items.close();
+                }
             }
             count = items.recv_many(&mut taken, TAKEN_AT_ONCE) => if count == 0 { break },
             () = until(due) => {}
         }
         while on_their_way.try_join_next().is_some() {}
-        if let Some(to) = shared.successor() {
-            taken.drain(..).for_each(|item| hand_on_queued(item, &to));
-            continue;
-        }
         let now = Instant::now();
         let mut complete = Vec::new();
         for mut item in taken.drain(..) {
@@ -400,13 +417,16 @@ async fn work(
                 continue;
             };
             let parts = item.within(batching.spans_max, batching.bytes_max);
-            shared.ledger.queued_as(parts.len());
             for part in parts {
-                complete.extend(batcher.push(part, now).map(|batch| batch.items));
+                complete.extend(batcher.push(part, now).map(|batch| shared.batched(batch)));
             }
         }
         if let Some((batcher, _)) = &mut batcher {
-            complete.extend(std::iter::from_fn(|| batcher.poll(now)).map(|batch| batch.items));
+            let due = std::iter::from_fn(|| match hurries {
+                true => batcher.flush(),
+                false => batcher.poll(now),
+            });
+            complete.extend(due.map(|batch| shared.batched(batch)));
         }
         for items in complete {
             start(items, &mut on_their_way, &shared).await;
@@ -414,7 +434,7 @@ async fn work(
     }
     if let Some((batcher, _)) = &mut batcher {
         while let Some(batch) = batcher.flush() {
-            start(batch.items, &mut on_their_way, &shared).await;
+            start(shared.batched(batch), &mut on_their_way, &shared).await;
         }
     }
     while on_their_way.join_next().await.is_some() {}
@@ -432,24 +452,31 @@ async fn until(due: Option<Instant>) {
 
 /// Sends a batch as soon as a consumer is free. Meanwhile the queue fills.
 async fn start(items: Vec<Item>, on_their_way: &mut JoinSet<()>, shared: &Arc<Shared>) {
-    let mut ended = shared.ended.clone();
-    let consumer = tokio::select! {
+    let mut replaced = shared.end.clone();
+    let mut consumer = pin!(Arc::clone(&shared.consumers).acquire_owned());
+    let free = tokio::select! {
         biased;
-        _ = ended.wait_for(|ending| matches!(ending, Ending::HandOver(_))) => None,
-        consumer = Arc::clone(&shared.consumers).acquire_owned() => Some(consumer),
+        // Whoever stands in its place has consumers of its own.
+        Ok(_) = replaced.wait_for(|end| end.heir.is_some()) => None,
+        free = &mut consumer => Some(free),
     };
-    let Some(consumer) = consumer else {
-        if let Some(to) = shared.successor() {
-            items.into_iter().for_each(|item| hand_on_queued(item, &to));
-        }
+    let mut items = shared.hand_on(items);
+    if items.is_empty() {
         return;
+    }
+    let consumer = match free {
+        Some(free) => free,
+        None => consumer.await,
     };
     // Never closed.
     let Ok(consumer) = consumer else { return };
-    let in_flight = shared.ledger.left_queue(items.len());
+    let in_flight = shared.ledger.on_its_way();
     let shared = Arc::clone(shared);
     on_their_way.spawn(async move {
-        shared.destination.deliver(items, &shared).await;
+        while !items.is_empty() {
+            let left = shared.destination.deliver(items, &shared).await;
+            items = shared.hand_on(left);
+        }
         drop((in_flight, consumer));
     });
 }

@@ -1,8 +1,6 @@
 //! OTLP out: batches joined without decoding, tried again while that may help, and taken apart where
 //! one request in them spoils the others.
 
-use std::error::Error;
-use std::sync::Arc;
 use std::time::Instant;
 
 use spanwire_receiver::Coding;
@@ -11,9 +9,10 @@ use spanwire_transport::{
     Status, Transport,
 };
 
-use super::{Exporter, Shared};
+use super::Shared;
 use crate::item::{Item, Request};
 use crate::ledger::DropReason;
+use crate::log::chain;
 
 /// A peer that speaks OTLP.
 pub(crate) struct Otlp {
@@ -37,20 +36,28 @@ enum Sent {
         why: DropReason,
         message: String,
     },
-    /// Another destination stands in the place of this one.
-    HandOver(Arc<Exporter>),
+    /// Not; another destination stands in the place of this one by now.
+    Replaced,
 }
 
 impl Otlp {
     /// Sends all items as one request. Where the destination refuses that for good, halves are
-    /// tried, down to a single source request, so that what it refuses loses no neighbour.
-    pub(super) async fn deliver(&self, items: Vec<Item>, shared: &Shared) {
+    /// tried, down to a single source request, so that what it refuses loses no neighbour. Gives what
+    /// is left when another destination has taken its place.
+    pub(super) async fn deliver(&self, items: Vec<Item>, shared: &Shared) -> Vec<Item> {
         let mut left = vec![items];
+        let mut looked = None;
+        let mut halves = || *looked.get_or_insert_with(|| shared.health.halves(Instant::now()));
         while let Some(mut items) = left.pop() {
             match self.send(&items, shared).await {
                 Sent::Taken(accepted) => taken(items, &accepted, shared),
-                Sent::HandOver(to) => shared.hand_on(items, &to),
-                Sent::Refused { may_be_one: true, .. } if items.len() > 1 => {
+                Sent::Replaced => {
+                    left.push(items);
+                    return left.into_iter().rev().flatten().collect();
+                }
+                Sent::Refused { why, may_be_one: true, .. }
+                    if items.len() > 1 && (why == DropReason::TooLarge || halves()) =>
+                {
                     let second = items.split_off(items.len() / 2);
                     left.extend([second, items]);
                 }
@@ -68,6 +75,7 @@ impl Otlp {
                 }
             }
         }
+        Vec::new()
     }
 
     async fn send(&self, items: &[Item], shared: &Shared) -> Sent {
@@ -82,6 +90,7 @@ impl Otlp {
             }
         };
         let mut backoff = self.retry.map(|policy| Backoff::new(policy, Instant::now()));
+        let mut pauses = shared.pauses();
         loop {
             shared.ledger.attempted(encoded.len());
             let error = match self.transport.send(&encoded).await {
@@ -114,9 +123,9 @@ impl Otlp {
                 return Sent::GaveUp { why: DropReason::RetriesExhausted, message };
             };
             log(shared, &format!("{message}; trying again in {wait:.1?}"), 0);
-            shared.pause(wait).await;
-            if let Some(to) = shared.successor() {
-                return Sent::HandOver(to);
+            pauses.pause(wait).await;
+            if shared.heir().is_some() {
+                return Sent::Replaced;
             }
         }
     }
@@ -162,13 +171,28 @@ fn is_same(coding: Coding, compression: Compression) -> bool {
 /// told apart: it goes to the first ones, as far as these have spans, with the destination's words.
 fn taken(items: Vec<Item>, accepted: &Accepted, shared: &Shared) {
     let mut rejected = accepted.rejected_spans;
-    if let Some(message) = &accepted.message {
-        log(shared, &format!("took a request in part: {message}"), rejected as usize);
+    if let Some(told) = told(accepted) {
+        log(shared, &told, rejected as usize);
     }
     for item in items {
         let of_this = rejected.min(item.request.spans as u64);
         rejected -= of_this;
         item.claim.sent(of_this, accepted.message.as_deref());
+    }
+}
+
+/// What is worth a line about a request that the destination took.
+fn told(accepted: &Accepted) -> Option<String> {
+    match (accepted.rejected_spans, accepted.message.as_deref()) {
+        (0, None) if accepted.unreadable => {
+            Some("said that it took a request, but not as OTLP has it".to_owned())
+        }
+        (0, None) => None,
+        (0, Some(message)) => Some(format!("took a request, with a warning: {message}")),
+        (_, message) => {
+            let message = message.unwrap_or("no reason given");
+            Some(format!("took a request in part: {message}"))
+        }
     }
 }
 
@@ -206,14 +230,20 @@ fn log(shared: &Shared, message: &str, spans_dropped: usize) {
     shared.log.failed(&shared.id, message, spans_dropped);
 }
 
-/// An error with its causes.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warning_is_not_told_as_a_loss_and_a_loss_is_told_without_a_reason_too() {
+        let said = |rejected_spans, message: Option<&str>| {
+            let message = message.map(Into::into);
+            told(&Accepted { rejected_spans, message, ..Accepted::default() })
+        };
+        assert_eq!(said(0, None), None);
+        assert_eq!(said(0, Some("old")).as_deref(), Some("took a request, with a warning: old"));
+        assert_eq!(said(3, Some("old")).as_deref(), Some("took a request in part: old"));
+        assert!(said(3, None).is_some());
+        assert!(told(&Accepted { unreadable: true, ..Accepted::default() }).is_some());
     }
-    text
 }

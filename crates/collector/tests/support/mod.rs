@@ -13,10 +13,11 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message as _;
-use spanwire_collector::Collector;
+use spanwire_collector::{Account, Collector};
 use spanwire_config::{Compat, Config, Source};
 use spanwire_receiver::{Accepted, Received, Receiver, Refusal};
 use spanwire_transport::{Body, Compression, Protocol, SendError, Transport, TransportConfig};
+use tokio::sync::Semaphore;
 
 /// A request of spans numbered from `first`.
 pub(crate) fn request(first: u64, spans: u64) -> Bytes {
@@ -126,6 +127,32 @@ pub(crate) async fn destination_at(
     (receiver, arrived)
 }
 
+/// The same, and each request waits for a permit of `gate` before it is answered; when the gate is
+/// closed, none does.
+pub(crate) async fn destination_behind(
+    gate: &Arc<Semaphore>,
+    answer: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+) -> (Receiver, Arc<Arrived>) {
+    let (arrived, gate) = (Arc::<Arrived>::default(), Arc::clone(gate));
+    let (taking, answer) = (Arc::clone(&arrived), Arc::new(answer));
+    let sink = move |received: Received| {
+        taking.attempts.fetch_add(1, Ordering::Relaxed);
+        let (gate, taking, answer) = (Arc::clone(&gate), Arc::clone(&taking), Arc::clone(&answer));
+        async move {
+            if let Ok(permit) = gate.acquire().await {
+                permit.forget();
+            }
+            let answer = answer(&received);
+            if answer.is_ok() {
+                taking.take(&received.request);
+            }
+            answer
+        }
+    };
+    let any = "127.0.0.1:0".parse().expect("an address");
+    (Receiver::builder().grpc(any).bind(sink).await.expect("a free port"), arrived)
+}
+
 pub(crate) fn takes_all(_: &Received) -> Answer {
     Ok(Accepted::default())
 }
@@ -157,6 +184,13 @@ service:
   pipelines: {{ traces: {{ receivers: [otlp], exporters: [otlp] }} }}
 "
     )
+}
+
+/// What a collector has counted for one destination, of whichever configuration.
+pub(crate) fn account(collector: &Collector, exporter: &str) -> Account {
+    let stats = collector.stats();
+    let found = stats.exporters.iter().find(|one| one.exporter == exporter);
+    found.unwrap_or_else(|| panic!("{exporter} in {:?}", stats.exporters)).account
 }
 
 /// The address of a part of a collector.

@@ -5,6 +5,7 @@ mod actions;
 mod generate;
 mod hostile;
 mod model;
+mod plain;
 mod sampler;
 
 use bytes::Bytes;

@@ -1,137 +1,16 @@
-//! What the actions do, said once more on decoded attributes.
+//! What the actions do to bytes is what they do to decoded attributes.
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use regex::Regex;
-use sha2::{Digest, Sha256};
 use spanwire_processors::{self as processors, Action, Actions, From, Type};
 
 use crate::decoded;
 use crate::generate::{self, Encoding, UNKNOWN};
-
-fn apply(action: &Action, attributes: &mut Vec<KeyValue>) {
-    match action {
-        Action::Insert { key, from } => {
-            if find(attributes, key).is_none() {
-                set_from(attributes, key, from);
-            }
-        }
-        Action::Update { key, from } => {
-            if find(attributes, key).is_some() {
-                set_from(attributes, key, from);
-            }
-        }
-        Action::Upsert { key, from } => set_from(attributes, key, from),
-        Action::Delete { key, pattern } => {
-            let pattern = pattern.as_deref().map(|pattern| Regex::new(pattern).expect("valid"));
-            attributes.retain(|attribute| {
-                Some(&attribute.key) != key.as_ref()
-                    && !pattern.as_ref().is_some_and(|pattern| pattern.is_match(&attribute.key))
-            });
-        }
-        Action::Hash { key, pattern } => {
-            let pattern = pattern.as_deref().map(|pattern| Regex::new(pattern).expect("valid"));
-            for attribute in attributes.iter_mut().filter(|a| Some(&a.key) == key.as_ref()) {
-                hash(attribute);
-            }
-            let matches = |a: &&mut KeyValue| pattern.as_ref().is_some_and(|p| p.is_match(&a.key));
-            attributes.iter_mut().filter(matches).for_each(hash);
-        }
-        Action::Extract { key, pattern } => {
-            let pattern = Regex::new(pattern).expect("valid");
-            let Some(Value::StringValue(text)) =
-                find(attributes, key).and_then(|value| value.value)
-            else {
-                return;
-            };
-            let Some(captures) = pattern.captures(&text) else { return };
-            for name in pattern.capture_names().flatten() {
-                let group = captures.name(name).map_or("", |group| group.as_str());
-                let value = AnyValue { value: Some(Value::StringValue(group.to_owned())) };
-                set(attributes, name, Some(value));
-            }
-        }
-        Action::Convert { key, to } => {
-            for attribute in attributes.iter_mut().filter(|attribute| attribute.key == *key) {
-                let value = attribute.value.as_ref().and_then(|value| value.value.as_ref());
-                if let Some(value) = convert(value, *to) {
-                    attribute.value = Some(AnyValue { value: Some(value) });
-                }
-            }
-        }
-    }
-}
-
-fn find(attributes: &[KeyValue], key: &str) -> Option<AnyValue> {
-    let last = attributes.iter().rfind(|attribute| attribute.key == key)?;
-    Some(last.value.clone().unwrap_or_default())
-}
-
-fn set(attributes: &mut Vec<KeyValue>, key: &str, value: Option<AnyValue>) {
-    let Some(last) = attributes.iter().rposition(|attribute| attribute.key == key) else {
-        attributes.push(KeyValue { key: key.to_owned(), value, key_strindex: 0 });
-        return;
-    };
-    attributes[last].value = value;
-    let mut index = 0;
-    attributes.retain(|attribute| {
-        index += 1;
-        index > last || attribute.key != key
-    });
-}
-
-fn set_from(attributes: &mut Vec<KeyValue>, key: &str, from: &From) {
-    let constant = |value: &processors::Value| AnyValue {
-        value: Some(match value.clone() {
-            processors::Value::Str(text) => Value::StringValue(text),
-            processors::Value::Int(number) => Value::IntValue(number),
-            processors::Value::Double(number) => Value::DoubleValue(number),
-            processors::Value::Bool(truth) => Value::BoolValue(truth),
-        }),
-    };
-    let value = match from {
-        From::Value(value) => Some(constant(value)),
-        From::Attribute(from) => find(attributes, from),
-        From::AttributeOr(from, or) => find(attributes, from).or_else(|| Some(constant(or))),
-    };
-    if value.is_some() {
-        set(attributes, key, value);
-    }
-}
-
-fn hash(attribute: &mut KeyValue) {
-    let value = attribute.value.take().and_then(|value| value.value);
-    let bytes = match value {
-        Some(Value::StringValue(text)) => text.into_bytes(),
-        Some(Value::BoolValue(truth)) => vec![u8::from(truth)],
-        Some(Value::IntValue(number)) => number.to_le_bytes().to_vec(),
-        Some(Value::DoubleValue(number)) => number.to_le_bytes().to_vec(),
-        _ => {
-            attribute.value = Some(AnyValue { value: Some(Value::StringValue(String::new())) });
-            return;
-        }
-    };
-    let digits = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    attribute.value = Some(AnyValue { value: Some(Value::StringValue(digits)) });
-}
-
-/// Of the values that are generated; arrays and maps are left to the unit tests.
-fn convert(value: Option<&Value>, to: Type) -> Option<Value> {
-    Some(match (to, value?) {
-        (Type::Int, Value::DoubleValue(number)) => Value::IntValue(number.trunc() as i64),
-        (Type::Int, Value::BoolValue(truth)) => Value::IntValue((*truth).into()),
-        (Type::Int, Value::StringValue(text)) => Value::IntValue(text.parse().ok()?),
-        (Type::Double, Value::IntValue(number)) => Value::DoubleValue(*number as f64),
-        (Type::Double, Value::BoolValue(truth)) => Value::DoubleValue(f64::from(*truth)),
-        (Type::Double, Value::StringValue(text)) => Value::DoubleValue(text.parse().ok()?),
-        _ => return None,
-    })
-}
+use crate::plain::Plain;
 
 fn from() -> impl Strategy<Value = From> {
     let value = prop_oneof![
@@ -189,16 +68,18 @@ proptest! {
         list in vec(action(), 1..4),
         encoding in generate::encoding(),
     ) {
-        let actions = Actions::new(list.clone()).expect("they are valid");
+        let plain = Plain::new(&list);
+        let is_one = list.len() == 1;
+        let actions = Actions::new(list).expect("they are valid");
         let bytes = encoding.encode(&request);
         let edited = actions.spans(bytes.clone()).expect("a request");
         let mut expected = request.clone();
         for resource in &mut expected.resource_spans {
             for span in resource.scope_spans.iter_mut().flat_map(|scope| &mut scope.spans) {
-                list.iter().for_each(|action| apply(action, &mut span.attributes));
+                plain.apply(&mut span.attributes);
             }
         }
-        if list.len() == 1 && expected == request && encoding != Encoding::Newer {
+        if is_one && expected == request && encoding != Encoding::Newer {
             prop_assert_eq!(edited.pieces[0].as_ptr(), bytes.as_ptr());
         }
         prop_assert_eq!(decoded(edited), expected);
@@ -211,19 +92,21 @@ proptest! {
         list in vec(action(), 1..4),
         encoding in generate::encoding(),
     ) {
-        let actions = Actions::new(list.clone()).expect("they are valid");
+        let plain = Plain::new(&list);
+        let is_one = list.len() == 1;
+        let actions = Actions::new(list).expect("they are valid");
         let bytes = encoding.encode(&request);
         let edited = actions.resources(bytes.clone()).expect("a request");
         let mut expected: ExportTraceServiceRequest = request.clone();
         for resource_spans in &mut expected.resource_spans {
             let came = resource_spans.resource.is_some();
             let mut attributes = resource_spans.resource.take().unwrap_or_default().attributes;
-            list.iter().for_each(|action| apply(action, &mut attributes));
+            plain.apply(&mut attributes);
             if came || !attributes.is_empty() {
                 resource_spans.resource = Some(Resource { attributes, ..Resource::default() });
             }
         }
-        if list.len() == 1 && expected == request && encoding != Encoding::Newer {
+        if is_one && expected == request && encoding != Encoding::Newer {
             prop_assert_eq!(edited.pieces[0].as_ptr(), bytes.as_ptr());
         }
         prop_assert_eq!(decoded(edited), expected);

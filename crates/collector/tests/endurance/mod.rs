@@ -1,0 +1,308 @@
+//! A collector in a process of its own, its books as `/metrics` shows them, and what is told of a run.
+//!
+//! Tests run for seconds; `cargo xtask endure` runs them for as long as it says in an environment
+//! variable, and reads what they found.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub(crate) mod bombs;
+mod sink;
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use serde_json::json;
+use spanwire_load::{Ledger, Load, Run, Settings};
+
+pub(crate) use sink::{Conduct, Sink};
+
+/// How long what a test is about goes on: `default`, or as long as the environment says.
+pub(crate) fn lasting(default: Duration) -> Duration {
+    match std::env::var("SPANWIRE_ENDURE_SECONDS") {
+        Ok(seconds) => Duration::from_secs(seconds.parse().expect("a whole number of seconds")),
+        Err(_unset) => default,
+    }
+}
+
+/// Tests of load, of which two at once would measure each other.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // One that failed leaves nothing behind that the next one uses.
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running collector that ends with its test.
+pub(crate) struct Running {
+    child: Child,
+    /// What it said of each address it listens on.
+    listening: Vec<(String, SocketAddr)>,
+}
+
+impl Running {
+    /// Starts it with receivers of both transports and one destination, and waits until it listens.
+    pub(crate) fn start(receiver: Limits, exporter: &str) -> Self {
+        let yaml = format!(
+            "
+receivers:
+  otlp:
+    protocols:
+      grpc: {{ endpoint: 127.0.0.1:0, max_recv_msg_size_mib: {max} }}
+      http: {{ endpoint: 127.0.0.1:0, max_request_body_size: {max_bytes} }}
+processors:
+  memory_limiter: {{ check_interval: 1s, limit_mib: {limit}, spike_limit_mib: {spike} }}
+exporters: {{ {exporter} }}
+service:
+  telemetry:
+    metrics: {{ readers: [{{ pull: {{ exporter: {{ prometheus: {{ host: 127.0.0.1, port: 0 }} }} }} }}] }}
+  pipelines: {{ traces: {{ receivers: [otlp], processors: [memory_limiter], exporters: [{id}] }} }}
+",
+            max = receiver.request_mib_max,
+            max_bytes = receiver.request_mib_max << 20,
+            limit = receiver.budget_mib + SPIKE_MIB,
+            spike = SPIKE_MIB,
+            id = exporter.split(':').next().unwrap_or_default(),
+        );
+        let mut child = Command::new(env!("CARGO_BIN_EXE_spanwire-collector"))
+            .args(["--config", &format!("yaml:{yaml}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut said = BufReader::new(child.stderr.take().expect("piped"));
+        let mut listening = Vec::new();
+        let mut all = String::new();
+        while ["grpc", "http", "metrics"].iter().any(|part| of(&listening, part).is_none()) {
+            let mut line = String::new();
+            let length = said.read_line(&mut line).expect("text");
+            assert!(length > 0, "it ended: {all}");
+            if let Some((_, address)) = line.split_once("listening on ") {
+                let address = address.split_whitespace().next().expect("one");
+                listening.push((line.clone(), address.parse().expect("an address")));
+            }
+            all += &line;
+        }
+        // It must be able to go on writing.
+        thread::spawn(move || io::copy(&mut said, &mut io::sink()));
+        Self { child, listening }
+    }
+
+    pub(crate) fn address(&self, part: &str) -> SocketAddr {
+        of(&self.listening, part).expect("it was waited for")
+    }
+
+    /// Its books as they are now.
+    pub(crate) fn books(&self) -> Books {
+        let mut stream = TcpStream::connect(self.address("metrics")).expect("it listens");
+        let request = b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        Books::read(&answer)
+    }
+
+    /// The most memory it had resident, in bytes: `VmHWM` of proc_pid_status(5).
+    pub(crate) fn memory_peak(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        let kib = line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok());
+        kib.expect("a number") << 10
+    }
+
+    /// Looks at the books twenty times a second while `work` goes on.
+    pub(crate) fn watched<T>(&self, work: impl FnOnce() -> T) -> (T, Looks) {
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // Also where the work panics, which would be waited for for ever.
+            let end = SetOnDrop(&ended);
+            let watching = scope.spawn(|| {
+                let mut looks = Looks::default();
+                while !ended.load(Ordering::Relaxed) {
+                    looks.add(&self.books());
+                    thread::sleep(Duration::from_millis(50));
+                }
+                looks
+            });
+            let worked = work();
+            drop(end);
+            (worked, watching.join().expect("no panic"))
+        })
+    }
+
+    /// Waits until nothing is queued or on its way.
+    pub(crate) fn settled(&self) -> Books {
+        let since = Instant::now();
+        loop {
+            let books = self.books();
+            if books.queued() == 0 {
+                return books;
+            }
+            assert!(since.elapsed() < Duration::from_secs(30), "{} wait", books.queued());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends it as its operator does; it must find nothing that it has to give up.
+    pub(crate) fn ends_well(mut self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        assert!(sent.success());
+        let status = self.child.wait().expect("its status");
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Gone already, where the test went well.
+        let _gone = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+fn of(listening: &[(String, SocketAddr)], part: &str) -> Option<SocketAddr> {
+    listening.iter().find(|(line, _)| line.contains(part)).map(|(_, address)| *address)
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a collector may hold, and how large a request may be.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) budget_mib: u64,
+    pub(crate) request_mib_max: u64,
+}
+
+/// The budget is the limit less the spike, whatever that is.
+const SPIKE_MIB: u64 = 16;
+
+impl Limits {
+    /// What a process with this budget may have resident.
+    pub(crate) fn memory_max(self) -> u64 {
+        (self.budget_mib + BESIDE_MIB) << 20
+    }
+}
+
+/// What the process may take beside the budget: code, stacks, the buffers of connections, and what
+/// decompressors work with.
+const BESIDE_MIB: u64 = 64;
+
+/// One look at `/metrics`: each row with its labels.
+pub(crate) struct Books(Vec<(String, i64)>);
+
+impl Books {
+    fn read(page: &str) -> Self {
+        let rows = page.lines().filter(|line| !line.starts_with('#'));
+        let value = |row: &str| {
+            let (name, value) = row.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse::<f64>().ok()? as i64))
+        };
+        Self(rows.filter_map(value).collect())
+    }
+
+    /// The sum of a metric's rows that have this among their labels.
+    pub(crate) fn sum(&self, metric: &str, label: &str) -> u64 {
+        let rows = self.0.iter().filter_map(|(row, value)| {
+            let labels = row.strip_prefix(metric)?.strip_prefix('{')?;
+            labels.contains(label).then_some(*value)
+        });
+        u64::try_from(rows.sum::<i64>()).expect("counts")
+    }
+
+    pub(crate) fn ledger(&self, state: &str) -> u64 {
+        self.sum("spanwire_ledger_spans_total", &format!("state=\"{state}\""))
+    }
+
+    pub(crate) fn queued(&self) -> u64 {
+        self.sum("spanwire_exporter_queued_spans", "")
+    }
+
+    /// What the ledger does not account for, by its rows and by its own word.
+    fn imbalance(&self) -> i64 {
+        let known = ["sent", "rejected", "dropped"].map(|state| self.ledger(state));
+        let known = known.iter().sum::<u64>() + self.queued();
+        let told: i64 =
+            self.0.iter().filter(|(row, _)| row.contains("_imbalance")).map(|r| r.1).sum();
+        (self.ledger("accepted") as i64 - known as i64).abs() + told.abs()
+    }
+}
+
+/// What was seen of the books while something went on.
+#[derive(Debug, Default)]
+pub(crate) struct Looks {
+    count: usize,
+    /// Looks at which they did not balance.
+    wrong: usize,
+    pub(crate) queued_max: u64,
+}
+
+impl Looks {
+    fn add(&mut self, books: &Books) {
+        self.count += 1;
+        self.wrong += usize::from(books.imbalance() != 0);
+        self.queued_max = self.queued_max.max(books.queued());
+    }
+
+    pub(crate) fn assert_balanced(&self) {
+        assert!(self.count >= 5 && self.wrong == 0, "{self:?}");
+    }
+}
+
+/// A load by the options of its command line.
+pub(crate) fn load(
+    options: &str,
+    collector: &Running,
+    run: Run,
+    ledger: &Arc<Mutex<Ledger>>,
+) -> Load {
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+    let part = if options.contains("--protocol http") { "http" } else { "grpc" };
+    let line = format!("load --warm-up 0 --settle 20 {options}");
+    let settings = Line::parse_from(line.split_whitespace()).settings;
+    let endpoint = format!("http://{}", collector.address(part));
+    Load::new(settings, run, endpoint).arrivals(Arc::clone(ledger))
+}
+
+/// What a run came to; told before anything is asserted, so that a failure shows its figures.
+pub(crate) struct Found<'a> {
+    pub(crate) what: &'a str,
+    /// Spans that senders were told are taken over.
+    pub(crate) accepted: u64,
+    pub(crate) lost: u64,
+    pub(crate) duplicates: u64,
+    /// What makes duplicates come, with their number where that is known from elsewhere.
+    pub(crate) explained: String,
+    pub(crate) memory_peak: u64,
+    pub(crate) memory_max: u64,
+}
+
+impl Found<'_> {
+    #[expect(clippy::print_stdout, reason = "what a run found is read there")]
+    pub(crate) fn tell(&self) {
+        let found = json!({
+            "what": self.what,
+            "accepted": self.accepted,
+            "lost": self.lost,
+            "duplicates": self.duplicates,
+            "explained": self.explained,
+            "memory_peak": self.memory_peak,
+            "memory_max": self.memory_max,
+        });
+        println!("found {found}");
+    }
+}
