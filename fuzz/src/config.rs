@@ -77,6 +77,8 @@ fn assert_places(report: &Report, text: &str) {
     assert!(found.len() <= DIAGNOSTICS_MAX && rendered.len() <= longest, "{}", rendered.len());
     for one in found {
         assert!(!one.message().is_empty(), "{one}");
+        let is_shown = |char: char| char == '\n' || !char.is_control();
+        assert!(!one.message().contains('\n') && one.to_string().chars().all(is_shown), "{one}");
         let Some(at) = one.location() else {
             // The option itself is no YAML, so it is not the place of anything.
             assert!(one.message().contains("--set"), "{one}");

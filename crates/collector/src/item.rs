@@ -67,7 +67,7 @@ impl From<Vec<Bytes>> for Pieces {
 pub(crate) struct Item {
     pub(crate) request: Request,
     pub(crate) claim: Claim,
-    /// Its place in the queue, given back when it leaves the queue for a batch.
+    /// Its place in the queue, given back when it leaves the queue for a batch or a consumer.
     pub(crate) place: Option<Place>,
 }
 

@@ -254,16 +254,17 @@ impl Findings {
             found.remove(warning);
         }
         let location = place.map(|place| self.locate(place));
+        let (message, help) = (in_one_line(message), help.map(in_one_line));
         found.push(Diagnostic { severity, message, help, location, order: place });
     }
 
     fn locate(&self, place: Place) -> Location {
         let texts = self.texts.borrow();
         let (file, text) = match texts.get(place.text) {
-            Some((file, text)) => (file.clone(), text.as_str()),
+            Some((file, text)) => (in_one_line(file.clone()), text.as_str()),
             None => (String::new(), ""),
         };
-        let line = text.lines().nth(place.line.saturating_sub(1)).filter(|_| place.width > 0);
+        let line = lines(text).nth(place.line.saturating_sub(1)).filter(|_| place.width > 0);
         let snippet = line.map(|line| snip(line, place));
         Location { file, line: place.line, column: place.column, snippet }
     }
@@ -281,12 +282,33 @@ impl Findings {
     }
 }
 
+/// The lines of a text as YAML has them (YAML 1.2.2, section 5.4): either break ends one, or both
+/// together.
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split('\n').flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
+}
+
+/// What is quoted may hold line breaks, or what a terminal obeys.
+fn in_one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut shown = String::new();
+    for char in text.chars() {
+        match char.is_control() {
+            true => shown.extend(char.escape_default()),
+            false => shown.push(char),
+        }
+    }
+    shown
+}
+
 /// The part of `line` around `place`, without what a secret's key holds.
 fn snip(line: &str, place: Place) -> Snippet {
     const CHARS_MAX: usize = 120;
     const CONTEXT: usize = 40;
-    // A tab would put the mark at the wrong column.
-    let line = hide_secret(line).replace('\t', " ");
+    // A tab would put the mark at the wrong column, and an escape sequence anything anywhere.
+    let line = hide_secret(line).replace(char::is_control, " ");
     let column = place.column.saturating_sub(1);
     let start = if column > CHARS_MAX - CONTEXT { column - CONTEXT } else { 0 };
     let shown: String = line.chars().skip(start).take(CHARS_MAX).collect();
@@ -350,6 +372,19 @@ mod tests {
         let shown = findings.finish().unwrap_err().to_string();
         assert!(shown.contains("xxHEREyy") && shown.contains(" ^^^^\n"), "{shown}");
         assert!(shown.len() < 500);
+    }
+
+    #[test]
+    fn lines_end_as_in_yaml_and_what_is_quoted_stays_in_its_line() {
+        let findings = Findings::new(Compat::Strict);
+        let text = findings.keep_text("a\nb".into(), "x: 1\ry:\r\n  z: \u{1b}[2Jq".into());
+        let place = Place { text, line: 3, column: 6, width: 1 };
+        findings.error_with_help(place, "no \"q\n\u{1b}\"", "try\rr");
+        let report = findings.finish().unwrap_err();
+        assert_eq!(
+            report.diagnostics()[0].to_string(),
+            "error: no \"q\\n\\u{1b}\"\n --> a\\nb:3:6\n  |\n3 |   z:  [2Jq\n  |      ^\n  = help: try\\rr"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::mem;
 
 use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, Tag};
 
-use crate::report::Findings;
+use crate::report::{Findings, lines};
 use crate::tree::{Entry, Map, Node, Place, Scalar, Value};
 
 /// Deep enough for any configuration there is, and shallow enough to walk by recursion.
@@ -135,7 +135,7 @@ fn scan_error(id: usize, text: &str, error: &ScanError) -> Failure {
     let place = at(id, error.marker());
     // The parser notices a tab only where the indentation stops making sense.
     let tab = |line: usize| {
-        let content = text.lines().nth(line.checked_sub(1)?)?;
+        let content = lines(text).nth(line.checked_sub(1)?)?;
         let indentation = &content[..content.len() - content.trim_start().len()];
         let column = indentation.chars().position(|char| char == '\t')? + 1;
         Some(Place { text: id, line, column, width: 1 })

@@ -411,11 +411,12 @@ async fn work(
         let now = Instant::now();
         let mut complete = Vec::new();
         for mut item in taken.drain(..) {
-            item.place = None;
             let Some((batcher, batching)) = &mut batcher else {
                 complete.push(vec![item]);
                 continue;
             };
+            // A batch may be larger than the queue.
+            item.place = None;
             let parts = item.within(batching.spans_max, batching.bytes_max);
             for part in parts {
                 complete.extend(batcher.push(part, now).map(|batch| shared.batched(batch)));
@@ -470,6 +471,8 @@ async fn start(items: Vec<Item>, on_their_way: &mut JoinSet<()>, shared: &Arc<Sh
     };
     // Never closed.
     let Ok(consumer) = consumer else { return };
+    // What waits for a consumer is in the queue still.
+    items.iter_mut().for_each(|item| item.place = None);
     let in_flight = shared.ledger.on_its_way();
     let shared = Arc::clone(shared);
     on_their_way.spawn(async move {
