@@ -47,7 +47,7 @@ pub(crate) struct Served<S, I> {
     /// Of the session's `out`.
     written: usize,
     tasks: JoinSet<(u32, Result<Accepted, Fault>)>,
-    /// Whether all is written, and not on its way yet.
+    /// Whether something was written that is not flushed yet.
     flushing: bool,
     timer: Pin<Box<Sleep>>,
     look_again: Instant,
