@@ -298,10 +298,16 @@ pub(crate) mod key_value {
     pub(crate) const NUMBER_MAX: u32 = 3;
 }
 
-/// The tags of an attribute with a scalar value, for readers that look at them byte by byte.
+/// The tags of what nearly every span has, for readers that look at them byte by byte.
 pub(crate) mod plain_tag {
-    use super::{any_value, key_value};
+    use super::{any_value, key_value, span};
 
+    pub(crate) const TRACE_ID: u8 = one_byte(span::TRACE_ID.tag());
+    pub(crate) const SPAN_ID: u8 = one_byte(span::SPAN_ID.tag());
+    pub(crate) const PARENT_SPAN_ID: u8 = one_byte(span::PARENT_SPAN_ID.tag());
+    pub(crate) const SPAN_KIND: u8 = one_byte(span::KIND.tag());
+    pub(crate) const START_TIME: u8 = one_byte(span::START_TIME_UNIX_NANO.tag());
+    pub(crate) const END_TIME: u8 = one_byte(span::END_TIME_UNIX_NANO.tag());
     pub(crate) const KEY: u8 = one_byte(key_value::KEY.tag());
     pub(crate) const VALUE: u8 = one_byte(key_value::VALUE.tag());
     pub(crate) const STRING: u8 = one_byte(any_value::STRING_VALUE.tag());

@@ -250,6 +250,20 @@ impl<'a> Reader<'a> {
         Some(body)
     }
 
+    /// Moves past fields that together have `N` bytes and the form that `is_plain` knows: one
+    /// comparison where each by itself would take several. Otherwise nothing is read.
+    #[inline(always)]
+    pub(crate) fn plain<const N: usize>(&mut self, is_plain: impl Fn(&[u8; N]) -> bool) -> bool {
+        match self.rest.split_first_chunk() {
+            Some((fields, rest)) if is_plain(fields) => {
+                crate::work::add(1);
+                self.rest = rest;
+                true
+            }
+            _ => false,
+        }
+    }
+
     #[inline]
     pub(crate) fn fixed64(&mut self) -> Result<u64, Fault> {
         Ok(u64::from_le_bytes(self.array()?))

@@ -1,7 +1,10 @@
 use arrayvec::ArrayVec;
 
 use super::request::Counts;
-use crate::field::plain_tag::{BOOL, DOUBLE, INT, KEY, STRING, VALUE};
+use crate::field::plain_tag::{
+    BOOL, DOUBLE, END_TIME, INT, KEY, PARENT_SPAN_ID, SPAN_ID, SPAN_KIND, START_TIME, STRING,
+    TRACE_ID, VALUE,
+};
 use crate::field::{
     Len, any_value, array_value, entity_ref, event, key_value, key_value_list, link, request,
     resource, resource_spans, scope, scope_spans, span, status,
@@ -184,6 +187,14 @@ fn scope(mut scope: Reader<'_>) -> Result<(), Fault> {
 pub(super) fn span(body: &[u8]) -> Result<(), SpanError> {
     let (mut trace_id, mut span_id, mut parent_span_id) = (0, 0, 0);
     let mut span = Reader::new(body);
+    if span.plain(is_plain_ids) {
+        (trace_id, span_id) = (16, 8);
+        if span.plain(is_plain_parent) {
+            parent_span_id = 8;
+        }
+        span.short(span::NAME);
+        span.plain(is_plain_times);
+    }
     while let Some((at, field)) = span.field_at()? {
         match field {
             Field::Len(span::ATTRIBUTES, body) => attributes(&mut span, span::ATTRIBUTES, body)?,
@@ -305,6 +316,24 @@ fn is_plain(key_value: &[u8]) -> bool {
         Some(([DOUBLE, bits @ ..], [])) => bits.len() == 8,
         _ => false,
     }
+}
+
+/// Whether a span begins as nearly all do: with a trace id of 16 bytes and a span id of 8.
+#[inline(always)]
+fn is_plain_ids(head: &[u8; 28]) -> bool {
+    (head[0], head[1], head[18], head[19]) == (TRACE_ID, 16, SPAN_ID, 8)
+}
+
+/// Whether the parent's id of 8 bytes comes next.
+#[inline(always)]
+fn is_plain_parent(field: &[u8; 10]) -> bool {
+    (field[0], field[1]) == (PARENT_SPAN_ID, 8)
+}
+
+/// Whether the kind and both times come next.
+#[inline(always)]
+fn is_plain_times(fields: &[u8; 20]) -> bool {
+    (fields[0], fields[2], fields[11]) == (SPAN_KIND, START_TIME, END_TIME) && fields[1] < 0x80
 }
 
 /// The messages that nest in each other.
