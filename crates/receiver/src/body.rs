@@ -1,4 +1,4 @@
-//! Reads request bodies: admitted before they are read, bounded while they are.
+//! Request bodies on their way: admitted before they are read, bounded while they are.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -33,6 +33,100 @@ impl Admitted {
         debug_assert!(reservation.bytes() >= buffer.capacity(), "reserved before it was allocated");
         reservation.shrink(buffer.capacity());
         Self { bytes: buffer.into(), reservation }
+    }
+}
+
+/// A body that says how long it is, on its way. It is admitted before any of it is waited for.
+#[derive(Debug)]
+pub(crate) struct Declared {
+    length: usize,
+    bytes: Vec<u8>,
+    reservation: Reservation,
+}
+
+impl Declared {
+    pub(crate) fn admit(
+        length: u64,
+        bytes_max: usize,
+        share: &Arc<Share>,
+    ) -> Result<Self, Fault> {
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= bytes_max)
+            .ok_or_else(|| Fault::too_large(bytes_max))?;
+        let reservation = share.reserve(length).ok_or_else(Fault::budget)?;
+        Ok(Self { length, bytes: Vec::new(), reservation })
+    }
+
+    pub(crate) fn missing(&self) -> usize {
+        self.length - self.bytes.len()
+    }
+
+    /// Takes what is missing of what has arrived, and answers the rest.
+    pub(crate) fn push<'a>(&mut self, data: &'a [u8]) -> &'a [u8] {
+        let (own, rest) = data.split_at(self.missing().min(data.len()));
+        self.make_room(own.len());
+        self.bytes.extend_from_slice(own);
+        rest
+    }
+
+    /// Where up to `most` bytes may be read to; none if none is missing.
+    pub(crate) fn room(&mut self, most: usize) -> impl BufMut {
+        let wanted = most.min(self.missing());
+        self.make_room(wanted.min(1));
+        let room = self.bytes.capacity() - self.bytes.len();
+        (&mut self.bytes).limit(wanted.min(room))
+    }
+
+    /// What has arrived of it.
+    pub(crate) fn admitted(self) -> Admitted {
+        Admitted::filled(self.bytes, self.reservation)
+    }
+
+    /// The length is the peer's word, so beyond a first part the memory follows what has arrived: it
+    /// doubles, and ends exactly at the length if the peer keeps its word.
+    fn make_room(&mut self, more: usize) {
+        let needed = self.bytes.len() + more;
+        if needed > self.bytes.capacity() {
+            let capacity = (2 * needed).max(INITIAL_BYTES_MAX).min(self.length);
+            self.bytes.reserve_exact(capacity.max(needed) - self.bytes.len());
+        }
+    }
+}
+
+/// A body that ends where it ends, on its way. It is admitted as it comes.
+#[derive(Debug)]
+pub(crate) struct Undeclared {
+    bytes: Vec<u8>,
+    bytes_max: usize,
+    reservation: Reservation,
+}
+
+impl Undeclared {
+    pub(crate) fn new(bytes_max: usize, share: &Arc<Share>) -> Result<Self, Fault> {
+        let reservation = share.reserve(0).ok_or_else(Fault::budget)?;
+        Ok(Self { bytes: Vec::new(), bytes_max, reservation })
+    }
+
+    /// Takes what has arrived.
+    pub(crate) fn push(&mut self, data: &[u8]) -> Result<(), Fault> {
+        let needed = self.bytes.len() + data.len();
+        if needed > self.bytes_max {
+            return Err(Fault::too_large(self.bytes_max));
+        }
+        if needed > self.bytes.capacity() {
+            let capacity = (2 * needed).min(self.bytes_max);
+            if !self.reservation.grow(capacity - self.reservation.bytes()) {
+                return Err(Fault::budget());
+            }
+            self.bytes.reserve_exact(capacity - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    pub(crate) fn admitted(self) -> Admitted {
+        Admitted::filled(self.bytes, self.reservation)
     }
 }
 
@@ -83,12 +177,17 @@ impl Pace {
 #[derive(Debug)]
 pub(crate) struct Arrived(AtomicU64);
 
+impl Arrived {
+    pub(crate) fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
 pub(crate) fn too_slow() -> Fault {
     Fault::new(Reason::Timeout, "the body arrives too slowly")
 }
 
-/// Reads a whole HTTP body. With a declared length it is admitted before it is read, otherwise as
-/// it comes.
+/// Reads a whole body of HTTP/2.
 ///
 /// `broken` is what a transport error means to the request.
 pub(crate) async fn read_whole<B>(
@@ -101,28 +200,23 @@ pub(crate) async fn read_whole<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let (length, mut gathered) = match body.size_hint().exact() {
-        None => (0, Gathered::undeclared(bytes_max)),
-        Some(length) => {
-            let length = usize::try_from(length)
-                .ok()
-                .filter(|length| *length <= bytes_max)
-                .ok_or_else(|| Fault::too_large(bytes_max))?;
-            (length, Gathered::declared(length))
+    let Some(length) = body.size_hint().exact() else {
+        let mut undeclared = Undeclared::new(bytes_max, share)?;
+        while let Some(data) = next(body, arrived).await.map_err(|_error| broken())? {
+            undeclared.push(&data)?;
         }
+        return Ok(undeclared.admitted());
     };
-    let mut reservation = share.reserve(length).ok_or_else(Fault::budget)?;
+    let mut declared = Declared::admit(length, bytes_max, share)?;
     while let Some(data) = next(body, arrived).await.map_err(|_error| broken())? {
-        if gathered.len() + data.len() > bytes_max {
-            return Err(Fault::too_large(bytes_max));
+        if !declared.push(&data).is_empty() {
+            return Err(broken());
         }
-        let beyond = gathered.capacity_with(data.len()).saturating_sub(reservation.bytes());
-        if beyond > 0 && !reservation.grow(beyond) {
-            return Err(Fault::budget());
-        }
-        gathered.push(data);
     }
-    Ok(gathered.admitted(reservation))
+    match declared.missing() {
+        0 => Ok(declared.admitted()),
+        _ => Err(broken()),
+    }
 }
 
 /// The next piece of a body, empty ones included; trailers are passed over.
@@ -135,7 +229,7 @@ where
             None => return Ok(None),
             Some(frame) => {
                 if let Ok(data) = frame?.into_data() {
-                    arrived.0.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    arrived.add(data.len());
                     return Ok(Some(data));
                 }
             }
@@ -143,81 +237,11 @@ where
     }
 }
 
-/// Pieces of a body on their way to being one: the first is kept where it lies, and only a second
-/// one makes them be copied.
-struct Gathered {
-    first: Bytes,
-    copied: Vec<u8>,
-    /// What the buffer is made of at once, where that is not over `bytes_max`.
-    initial: usize,
-    bytes_max: usize,
-}
-
-impl Gathered {
-    /// Of a body that says how long it is. That is the peer's word, so the memory follows what has
-    /// arrived: it doubles, and ends exactly at the length if the peer keeps its word.
-    fn declared(length: usize) -> Self {
-        let initial = INITIAL_BYTES_MAX;
-        Self { first: Bytes::new(), copied: Vec::new(), initial, bytes_max: length }
-    }
-
-    /// Of a body that ends where it ends, at `bytes_max` at the latest. Its memory doubles as well.
-    fn undeclared(bytes_max: usize) -> Self {
-        Self { first: Bytes::new(), copied: Vec::new(), initial: 0, bytes_max }
-    }
-
-    fn len(&self) -> usize {
-        self.first.len() + self.copied.len()
-    }
-
-    /// The bytes held once `more` have been pushed.
-    fn capacity_with(&self, more: usize) -> usize {
-        let needed = self.len() + more;
-        if self.len() == 0 {
-            needed
-        } else if needed <= self.copied.capacity() {
-            self.copied.capacity()
-        } else {
-            (2 * needed).max(self.initial).min(self.bytes_max).max(needed)
-        }
-    }
-
-    fn push(&mut self, data: Bytes) {
-        if self.len() == 0 {
-            self.first = data;
-            return;
-        }
-        let capacity = self.capacity_with(data.len());
-        if capacity > self.copied.capacity() {
-            self.copied.reserve_exact(capacity - self.copied.len());
-        }
-        if !self.first.is_empty() {
-            self.copied.extend_from_slice(&self.first);
-            self.first = Bytes::new();
-        }
-        self.copied.extend_from_slice(&data);
-    }
-
-    fn admitted(self, reservation: Reservation) -> Admitted {
-        if !self.copied.is_empty() {
-            Admitted::filled(self.copied, reservation)
-        } else if self.first.len() < COPY_BELOW {
-            Admitted { bytes: Bytes::copy_from_slice(&self.first), reservation }
-        } else {
-            Admitted { bytes: self.first, reservation }
-        }
-    }
-}
-
 /// What a declared length alone can make us allocate, per request.
-pub(crate) const INITIAL_BYTES_MAX: usize = 1 << 20;
+const INITIAL_BYTES_MAX: usize = 1 << 20;
 
 /// A buffer may be handed on with one spare byte for this many filled ones.
 const SPARE_RATIO_MAX: usize = 8;
-
-/// A piece in place keeps the whole read buffer alive that it lies in. For a small one the buffer
-/// would outweigh it many times, unseen by the budget; copying one costs less than 100 ns.
-const COPY_BELOW: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -262,16 +286,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_in_one_piece_is_handed_on_where_it_lies() {
-        let share = Share::alone(10_000);
-        let piece = Bytes::from(vec![7; 5000]);
-        let mut body = Script([piece.clone()].into(), Some(5000));
-        let read =
-            read_whole(&mut body, 5000, &share, &nothing_yet(), cut_short).await.expect("admitted");
-        assert_eq!(read.bytes.as_ptr(), piece.as_ptr());
-    }
-
-    #[tokio::test]
     async fn an_undeclared_body_is_admitted_as_it_comes_and_stops_at_each_limit() {
         let pieces: [&[u8]; 3] = [b"abcd", b"efgh", b"ij"];
         let read = async |bytes_max, budget_max| {
@@ -294,31 +308,49 @@ mod tests {
     }
 
     /// Faults 5.
-    #[tokio::test]
-    async fn a_declared_length_allocates_only_as_bytes_arrive() {
-        let mut gathered = Gathered::declared(64 << 20);
-        gathered.push(Bytes::from_static(b"a"));
-        gathered.push(Bytes::from_static(b"b"));
-        assert!(gathered.copied.capacity() <= INITIAL_BYTES_MAX);
-        gathered.push(Bytes::from(vec![0; INITIAL_BYTES_MAX]));
-        assert!(gathered.copied.capacity() <= 4 * INITIAL_BYTES_MAX);
+    #[test]
+    fn a_declared_length_allocates_only_as_bytes_arrive() {
+        let share = Share::alone(64 << 20);
+        let mut body = Declared::admit(64 << 20, 64 << 20, &share).expect("admitted");
+        assert_eq!(share.bytes(), 64 << 20);
+        body.push(b"ab");
+        assert!(body.bytes.capacity() <= INITIAL_BYTES_MAX);
+        body.push(&vec![0; INITIAL_BYTES_MAX]);
+        assert!(body.bytes.capacity() <= 4 * INITIAL_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_declared_body_takes_its_length_and_leaves_the_rest() {
+        let share = Share::alone(1000);
+        let mut body = Declared::admit(5, 1000, &share).expect("admitted");
+        assert_eq!(body.push(b"ab"), b"");
+        assert_eq!(body.room(1000).remaining_mut(), 3);
+        assert_eq!(body.push(b"cdef"), b"f");
+        assert_eq!((body.missing(), body.room(1000).remaining_mut()), (0, 0));
+        assert_eq!(body.admitted().bytes, "abcde");
+        for (length, reason) in [(1001, Reason::TooLarge), (u64::MAX, Reason::TooLarge)] {
+            let fault = Declared::admit(length, 1000, &share).expect_err("over the limit");
+            assert_eq!(fault.reason, reason);
+        }
+        let fault = Declared::admit(1001, 2000, &share).expect_err("over the budget");
+        assert_eq!((fault.reason, share.bytes()), (Reason::Budget, 0));
     }
 
     /// Faults 63.
     #[tokio::test]
     async fn an_undeclared_body_in_a_thousand_pieces_is_moved_a_few_times_only() {
         let piece = Bytes::from(vec![7; 1000]);
-        let mut gathered = Gathered::undeclared(64 << 20);
+        let share = Share::alone(64 << 20);
+        let mut body = Undeclared::new(64 << 20, &share).expect("admitted");
         let mut capacities = HashSet::new();
         for _ in 0..1000 {
-            let announced = gathered.capacity_with(piece.len());
-            gathered.push(piece.clone());
-            assert_eq!(announced, gathered.first.len() + gathered.copied.capacity());
-            capacities.insert(gathered.copied.capacity());
+            body.push(&piece).expect("room");
+            assert_eq!(body.reservation.bytes(), body.bytes.capacity());
+            capacities.insert(body.bytes.capacity());
         }
         assert!(capacities.len() <= 12, "{capacities:?}");
+        drop(body);
 
-        let share = Share::alone(64 << 20);
         let mut body = Script(std::iter::repeat_n(piece, 1000).collect(), None);
         let read = read_whole(&mut body, 64 << 20, &share, &nothing_yet(), cut_short).await;
         let Admitted { bytes, reservation } = read.expect("admitted");
@@ -334,7 +366,7 @@ mod tests {
         let read = pace.keep(async |arrived: &Arrived| {
             for _ in 0..bytes {
                 tokio::time::sleep(gap).await;
-                arrived.0.fetch_add(1, Ordering::Relaxed);
+                arrived.add(1);
             }
             Ok(())
         });

@@ -2,24 +2,24 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use ::http::{HeaderValue, header};
-use hyper::server::conn::{http1, http2};
+use http_body_util::Full;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::budget::{Budget, Share};
 use crate::cors::Policy;
+use crate::h1::{self, Ending};
 use crate::peer::{Io, Peer, Protocol};
 use crate::settings::Settings;
 use crate::sink::{Sink, Transport};
-use crate::socket::{Socket, linger};
+use crate::socket::Socket;
 use crate::stats::Counters;
 #[cfg(feature = "_tls")]
 use crate::tls::TlsPorts;
@@ -59,7 +59,6 @@ pub(crate) struct Shared<S> {
     #[cfg(feature = "_tls")]
     pub(crate) tls: TlsPorts,
     budget: Arc<Budget>,
-    http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
 }
 
@@ -70,13 +69,6 @@ impl<S: Sink> Shared<S> {
         counters: Arc<Counters>,
         budget: Arc<Budget>,
     ) -> Self {
-        let mut http1 = http1::Builder::new();
-        http1
-            .timer(TokioTimer::new())
-            .header_read_timeout(settings.header_read_timeout)
-            .max_header_size(settings.header_bytes_max as usize)
-            // A peer may end its side after the request and still wait for the answer.
-            .half_close(true);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
@@ -97,7 +89,6 @@ impl<S: Sink> Shared<S> {
             #[cfg(feature = "_tls")]
             tls: TlsPorts::default(),
             budget,
-            http1,
             http2,
         }
     }
@@ -110,7 +101,7 @@ pub(crate) struct Connection<S> {
     pub(crate) share: Arc<Share>,
     pub(crate) requests_begun: AtomicU64,
     pub(crate) requests_open: AtomicUsize,
-    body_unread: AtomicBool,
+    draining: AtomicBool,
     retiring: AtomicBool,
 }
 
@@ -123,25 +114,31 @@ impl<S> Connection<S> {
             share,
             requests_begun: AtomicU64::new(0),
             requests_open: AtomicUsize::new(0),
-            body_unread: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             retiring: AtomicBool::new(false),
         })
     }
 
-    /// Notes that a request was answered though part of its body, or a further request, may still be
-    /// on its way.
-    pub(crate) fn body_left_unread(&self) {
-        self.body_unread.store(true, Ordering::Relaxed);
+    /// Whether it ends where no request is on its way.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
-    fn begin(&self) -> OpenRequest<'_> {
+    /// Whether it ends with its next answer: HTTP/1.1 has no way to say between two requests that the
+    /// next one will not be read.
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.retiring.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin(&self) -> OpenRequest<'_> {
         self.requests_begun.fetch_add(1, Ordering::Relaxed);
         self.requests_open.fetch_add(1, Ordering::Relaxed);
         OpenRequest(&self.requests_open)
     }
 }
 
-struct OpenRequest<'a>(&'a AtomicUsize);
+/// Counts a request as open until it is dropped.
+pub(crate) struct OpenRequest<'a>(&'a AtomicUsize);
 
 impl Drop for OpenRequest<'_> {
     fn drop(&mut self) {
@@ -230,7 +227,9 @@ async fn serve_http2<S: Sink>(
                 let connection = Arc::clone(&requests);
                 async move {
                     let _open = connection.begin();
-                    Ok::<_, Infallible>(http::answer(&connection, request).await)
+                    let (head, mut body) = request.into_parts();
+                    let response = http::answer(&connection, &head, &mut body).await;
+                    Ok::<_, Infallible>(response.map(Full::new))
                 }
             });
             let mut served = connection.shared.http2.serve_connection(TokioIo::new(io), service);
@@ -240,62 +239,17 @@ async fn serve_http2<S: Sink>(
     }
 }
 
-/// How a connection of HTTP/1.1 is closed that has nothing to wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    /// By the operating system, when its socket is dropped.
-    Silent,
-    /// With a word, so that the peer can tell it from one that was cut.
-    #[cfg(feature = "_tls")]
-    Spoken,
-}
-
 async fn serve_http1<S: Sink>(
     shared: Arc<Shared<S>>,
     io: impl Io + 'static,
     ending: Ending,
     phase: &mut watch::Receiver<Phase>,
 ) -> io::Result<()> {
-    let io = TokioIo::new(io);
     let connection = Connection::new(shared);
-    let requests = Arc::clone(&connection);
-    let service = service_fn(move |request| {
-        let connection = Arc::clone(&requests);
-        // Boxed, as hyper gives the socket back at the end only if futures can be moved.
-        Box::pin(async move {
-            let _open = connection.begin();
-            let mut response = http::answer(&connection, request).await;
-            if connection.retiring.load(Ordering::Relaxed) {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(header::CONNECTION, close);
-                // The next request may be here already, and must not break this answer off.
-                connection.body_left_unread();
-            }
-            Ok::<_, Infallible>(response)
-        })
-    });
-    let mut served = connection.shared.http1.serve_connection(io, service);
-    let poll = http1::Connection::poll_without_shutdown;
-    let drain = |served: &mut _| http1::Connection::graceful_shutdown(Pin::new(served));
-    // Between two requests there is no way to say that the next one will not be read.
+    let mut served = pin!(h1::serve(&connection, io, ending));
+    let drain = |_: &mut _| connection.draining.store(true, Ordering::Relaxed);
     let retire = |_: &mut _| connection.retiring.store(true, Ordering::Relaxed);
-    let outcome = drive(&connection, &mut served, poll, drain, retire, phase).await;
-    let lingers = connection.body_unread.load(Ordering::Relaxed);
-    if outcome.is_ok() && (lingers || ending != Ending::Silent) {
-        let mut io = served.into_parts().io.into_inner();
-        let end = async move {
-            match lingers {
-                true => linger(io).await,
-                // The peer has all its answers: whether it hears this changes nothing.
-                false => drop(io.shutdown().await),
-            }
-        };
-        tokio::select! {
-            () = end => {}
-            _ = phase.wait_for(|phase| *phase == Phase::Aborting) => {}
-        }
-    }
-    outcome
+    drive(&connection, &mut served, poll_pinned, drain, retire, phase).await
 }
 
 /// Streams a peer may open and reset before we have seen them; more is CVE-2023-44487.

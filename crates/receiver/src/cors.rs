@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use http_body_util::Full;
 
 use crate::builder::BindError;
 
@@ -86,12 +85,12 @@ impl Policy {
     /// The answer to a preflight; `None` for any other request.
     ///
     /// What is not allowed is answered all the same, and says so by saying nothing.
-    pub(crate) fn preflight(&self, request: &Parts) -> Option<Response<Full<Bytes>>> {
+    pub(crate) fn preflight(&self, request: &Parts) -> Option<Response<Bytes>> {
         let method = request.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
         if request.method != Method::OPTIONS {
             return None;
         }
-        let mut response = Response::new(Full::default());
+        let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
         let vary = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";

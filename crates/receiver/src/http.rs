@@ -2,16 +2,17 @@
 //!
 //! Source: "OTLP/HTTP" in `docs/specification.md`, opentelemetry-proto v1.11.0, and RFC 9110.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
-use http_body::Body as _;
-use http_body_util::Full;
+use http::{HeaderMap, HeaderValue, Method, Response, header};
 use hyper::body::Incoming;
 use prost::Message as _;
 use spanwire_codec::json;
 
-use crate::body::read_whole;
+use crate::body::{Admitted, Arrived, read_whole};
+use crate::budget::Share;
 use crate::coding::{Coding, HTTP_ACCEPTED};
 use crate::connection::Connection;
 use crate::fault::Fault;
@@ -19,21 +20,42 @@ use crate::intake::{Form, caught, response, take};
 use crate::sink::{Accepted, Encoding, Sink, Transport};
 use crate::stats::{Reason, Tally};
 
+/// A body that was not read yet.
+pub(crate) trait Body: Send {
+    /// Reads all of it. What is refused may be left unread.
+    fn read(
+        &mut self,
+        bytes_max: usize,
+        share: &Arc<Share>,
+        arrived: &Arrived,
+    ) -> impl Future<Output = Result<Admitted, Fault>> + Send;
+}
+
+/// Of HTTP/2.
+impl Body for Incoming {
+    async fn read(
+        &mut self,
+        bytes_max: usize,
+        share: &Arc<Share>,
+        arrived: &Arrived,
+    ) -> Result<Admitted, Fault> {
+        let broken = || Fault::new(Reason::Cancelled, "the stream was reset");
+        read_whole(self, bytes_max, share, arrived, broken).await
+    }
+}
+
 /// Answers one request.
 pub(crate) async fn answer<S: Sink>(
     connection: &Connection<S>,
-    request: Request<Incoming>,
-) -> Response<Full<Bytes>> {
-    let (head, mut body) = request.into_parts();
+    head: &Parts,
+    body: &mut impl Body,
+) -> Response<Bytes> {
     let cors = connection.shared.cors.as_ref();
-    if let Some(preflight) = cors.and_then(|cors| cors.preflight(&head)) {
-        // A question about requests is none itself, and is not counted.
-        if !body.is_end_stream() {
-            connection.body_left_unread();
-        }
+    // A question about requests is none itself, and is not counted.
+    if let Some(preflight) = cors.and_then(|cors| cors.preflight(head)) {
         return preflight;
     }
-    let mut response = answer_counted(connection, &head, &mut body).await;
+    let mut response = answer_counted(connection, head, body).await;
     if let Some(cors) = cors {
         cors.answer(&head.headers, response.headers_mut());
     }
@@ -43,8 +65,8 @@ pub(crate) async fn answer<S: Sink>(
 async fn answer_counted<S: Sink>(
     connection: &Connection<S>,
     head: &Parts,
-    body: &mut Incoming,
-) -> Response<Full<Bytes>> {
+    body: &mut impl Body,
+) -> Response<Bytes> {
     let mut tally = Tally::open(&connection.shared.counters, Transport::Http);
     let encoding = encoding(&head.headers);
     let outcome = caught(export(connection, &mut tally, head, body, encoding)).await;
@@ -57,9 +79,6 @@ async fn answer_counted<S: Sink>(
         }
         Err(fault) => {
             tally.refused(fault.reason);
-            if !body.is_end_stream() {
-                connection.body_left_unread();
-            }
             failure(&fault, encoding, head.method == Method::HEAD)
         }
     }
@@ -69,7 +88,7 @@ async fn export<S: Sink>(
     connection: &Connection<S>,
     tally: &mut Tally,
     head: &Parts,
-    body: &mut Incoming,
+    body: &mut impl Body,
     encoding: Option<Encoding>,
 ) -> Result<Accepted, Fault> {
     let path = &connection.shared.settings.http_traces_path;
@@ -89,13 +108,7 @@ async fn export<S: Sink>(
 
     let shared = &connection.shared;
     let bytes_max = shared.settings.http_request_bytes_max;
-    let over_http2 = head.version == Version::HTTP_2;
-    let broken = || match over_http2 {
-        true => Fault::new(Reason::Cancelled, "the stream was reset"),
-        false => Fault::new(Reason::Framing, "the body is broken or ends early"),
-    };
-    let read =
-        async |arrived: &_| read_whole(body, bytes_max, &connection.share, arrived, broken).await;
+    let read = async |arrived: &_| body.read(bytes_max, &connection.share, arrived).await;
     let wire = shared.settings.pace().keep(read).await?;
     let form = Form { transport: Transport::Http, encoding, coding };
     take(shared, tally, wire, form, bytes_max).await
@@ -139,7 +152,7 @@ fn coding(headers: &HeaderMap) -> Result<Option<Coding>, Fault> {
     }
 }
 
-fn success(accepted: Accepted, encoding: Encoding) -> Response<Full<Bytes>> {
+fn success(accepted: Accepted, encoding: Encoding) -> Response<Bytes> {
     let response = response(accepted);
     let body = match encoding {
         Encoding::Protobuf => Bytes::from(response.encode_to_vec()),
@@ -149,13 +162,13 @@ fn success(accepted: Accepted, encoding: Encoding) -> Response<Full<Bytes>> {
             out.into()
         }
     };
-    with_content_type(Full::new(body), encoding)
+    with_content_type(body, encoding)
 }
 
-fn failure(fault: &Fault, encoding: Encoding, is_head: bool) -> Response<Full<Bytes>> {
+fn failure(fault: &Fault, encoding: Encoding, is_head: bool) -> Response<Bytes> {
     let reply = match is_head {
-        true => Full::default(),
-        false => Full::new(fault.body(encoding)),
+        true => Bytes::new(),
+        false => fault.body(encoding),
     };
     let mut response = with_content_type(reply, encoding);
     *response.status_mut() = fault.http_status();
@@ -178,7 +191,7 @@ fn failure(fault: &Fault, encoding: Encoding, is_head: bool) -> Response<Full<By
     response
 }
 
-fn with_content_type(reply: Full<Bytes>, encoding: Encoding) -> Response<Full<Bytes>> {
+fn with_content_type(reply: Bytes, encoding: Encoding) -> Response<Bytes> {
     let mut response = Response::new(reply);
     let content_type = match encoding {
         Encoding::Protobuf => HeaderValue::from_static("application/x-protobuf"),

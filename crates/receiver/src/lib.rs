@@ -70,6 +70,7 @@ mod elements;
 mod endpoint;
 mod fault;
 mod grpc;
+mod h1;
 mod h2;
 mod http;
 mod inflate;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::BufMut;
 
-use crate::body::{Admitted, INITIAL_BYTES_MAX};
-use crate::budget::{Reservation, Share};
+use crate::body::{Admitted, Declared};
+use crate::budget::Share;
 use crate::fault::Fault;
 use crate::stats::Reason;
 
@@ -23,9 +23,7 @@ pub(crate) struct Message {
 #[derive(Debug)]
 struct Body {
     is_compressed: bool,
-    length: usize,
-    bytes: Vec<u8>,
-    reservation: Reservation,
+    declared: Declared,
 }
 
 impl Message {
@@ -50,31 +48,27 @@ impl Message {
                 self.admitted.insert(Body::admit(self.prefix, bytes_max, share)?)
             }
         };
-        if data.len() > body.length - body.bytes.len() {
-            return Err(Fault::new(Reason::Framing, "more than one message"));
+        match body.declared.push(data) {
+            rest if rest.is_empty() => Ok(()),
+            _ => Err(Fault::new(Reason::Framing, "more than one message")),
         }
-        body.make_room(data.len());
-        body.bytes.extend_from_slice(data);
-        Ok(())
     }
 
     /// Where up to `arriving` bytes may be read to, if that is worth it: at least `least` bytes.
     pub(crate) fn room(&mut self, arriving: usize, least: usize) -> Option<impl BufMut> {
         let body = self.admitted.as_mut()?;
-        let wanted = arriving.min(body.length - body.bytes.len());
+        let wanted = arriving.min(body.declared.missing());
         if wanted < least {
             return None;
         }
-        body.make_room(1);
-        let room = body.bytes.capacity() - body.bytes.len();
-        Some((&mut body.bytes).limit(wanted.min(room)))
+        Some(body.declared.room(wanted))
     }
 
     /// The message, and whether it is flagged as compressed, once the peer has ended its side.
     pub(crate) fn end(self) -> Result<(bool, Admitted), Fault> {
         match self.admitted {
-            Some(body) if body.bytes.len() == body.length => {
-                Ok((body.is_compressed, Admitted::filled(body.bytes, body.reservation)))
+            Some(body) if body.declared.missing() == 0 => {
+                Ok((body.is_compressed, body.declared.admitted()))
             }
             None if self.prefix_bytes == 0 => Err(Fault::new(Reason::Framing, "no message")),
             _ => Err(Fault::new(Reason::Framing, "the message ends early")),
@@ -94,22 +88,8 @@ impl Body {
             1 => true,
             _ => return Err(Fault::new(Reason::Framing, "unknown flag before the message")),
         };
-        let length = usize::try_from(u32::from_be_bytes(length))
-            .ok()
-            .filter(|length| *length <= bytes_max)
-            .ok_or_else(|| Fault::too_large(bytes_max))?;
-        let reservation = share.reserve(length).ok_or_else(Fault::budget)?;
-        Ok(Self { is_compressed, length, bytes: Vec::new(), reservation })
-    }
-
-    /// The length is the peer's word, so beyond a first part the memory follows what has arrived: it
-    /// doubles, and ends exactly at the length if the peer keeps its word.
-    fn make_room(&mut self, more: usize) {
-        let needed = self.bytes.len() + more;
-        if needed > self.bytes.capacity() {
-            let capacity = (2 * needed).max(INITIAL_BYTES_MAX).min(self.length);
-            self.bytes.reserve_exact(capacity.max(needed) - self.bytes.len());
-        }
+        let length = u32::from_be_bytes(length).into();
+        Ok(Self { is_compressed, declared: Declared::admit(length, bytes_max, share)? })
     }
 }
 
@@ -179,20 +159,6 @@ mod tests {
             assert_eq!(fault.reason, reason);
             assert_eq!(fault.retry_after.is_some(), reason == Reason::Budget);
         }
-    }
-
-    /// Faults 5.
-    #[test]
-    fn a_declared_length_allocates_only_as_bytes_arrive() {
-        let share = Share::alone(64 << 20);
-        let mut message = Message::default();
-        let capacity =
-            |message: &Message| message.admitted.as_ref().map(|body| body.bytes.capacity());
-        message.push(b"\0\x04\0\0\0ab", 64 << 20, &share).expect("admitted");
-        assert_eq!(share.bytes(), 64 << 20);
-        assert!(capacity(&message) <= Some(INITIAL_BYTES_MAX));
-        message.push(&vec![0; INITIAL_BYTES_MAX], 64 << 20, &share).expect("as declared");
-        assert!(capacity(&message) <= Some(4 * INITIAL_BYTES_MAX));
     }
 
     #[test]

@@ -86,10 +86,10 @@ fn scattered(age: Duration) -> Duration {
     age / 10 * 9 + age / 5000 * u32::try_from(thousandths).unwrap_or(0)
 }
 
-pub(super) fn poll_pinned<C>(served: &mut C, cx: &mut Context<'_>) -> Poll<hyper::Result<()>>
-where
-    C: Future<Output = hyper::Result<()>> + Unpin,
-{
+pub(super) fn poll_pinned<C: Future + Unpin>(
+    served: &mut C,
+    cx: &mut Context<'_>,
+) -> Poll<C::Output> {
     Pin::new(served).poll(cx)
 }
 

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
-use super::{Ending, Phase, Shared, serve_http1, serve_http2};
+use super::{Phase, Shared, serve_http1, serve_http2};
+use crate::h1::Ending;
 use crate::peer::Io;
 use crate::sink::{Sink, Transport};
 use crate::tls::{H2, TlsServer};
@@ -48,7 +49,7 @@ pub(super) async fn serve<S: Sink>(
         return Ok(());
     }
     let speaks_h2 = transport == Transport::Grpc || alpn(&secured) == Some(H2);
-    // Not worth a copy of hyper for each kind of socket.
+    // Not worth a copy of each server for each kind of socket.
     let io: Box<dyn Io> = Box::new(secured);
     match speaks_h2 {
         true => serve_http2(shared, io, transport, phase).await,
