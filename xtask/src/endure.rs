@@ -33,11 +33,21 @@ struct Scenario {
     what: &'static str,
 }
 
-const SCENARIOS: [Scenario; 8] = [
+const SCENARIOS: [Scenario; 10] = [
     Scenario {
         program: "overload",
         test: "five_times_what_a_destination_takes_stays_within_the_memory_and_none_of_it_is_lost",
         what: "five times what the destination takes",
+    },
+    Scenario {
+        program: "overload",
+        test: "json_from_hundreds_of_connections_stays_within_the_memory_and_none_of_it_is_lost",
+        what: "the same as JSON, from 256 connections",
+    },
+    Scenario {
+        program: "overload",
+        test: "a_sender_of_little_is_served_beside_eight_connections_that_send_without_end",
+        what: "a sender of little beside 8 connections of much",
     },
     Scenario {
         program: "overload",

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 /// A page: status, content type, text.
 pub(crate) type Page = (StatusCode, &'static str, String);
 
-/// A server that answers GET, until it is dropped.
+/// A server that answers GET, until it is dropped. Where it has no page, it says where it has some.
 pub(crate) struct Server(JoinHandle<()>);
 
 impl Server {
@@ -85,14 +85,20 @@ fn answer(
             TEXT,
             "not found\n".into(),
         )),
-        _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET only\n".into()),
+        _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("{ALLOWED} only\n")),
     };
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     let content_type = header::HeaderValue::from_static(content_type);
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        // RFC 9110, section 15.5.6.
+        response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(ALLOWED));
+    }
     response
 }
+
+const ALLOWED: &str = "GET, HEAD";
 
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 pub(crate) const JSON: &str = "application/json";

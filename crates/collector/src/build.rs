@@ -2,14 +2,10 @@
 //! it runs yet.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use spanwire_config::{ComponentId, Config};
-use spanwire_processors::{InvalidAction, InvalidSampler};
-use spanwire_receiver::{BindError, Budget};
-use spanwire_transport::InvalidConfig;
+use spanwire_receiver::Budget;
 
 use crate::destination;
 use crate::exporter::{Destination, Exporter, Settings};
@@ -21,84 +17,8 @@ use crate::pipeline::{Pipeline, Step};
 use crate::service::Graph;
 use crate::sockets::{self, Socket};
 use crate::source::{Plan, Port, Source};
+use crate::start_error::StartError;
 use crate::steps;
-
-/// Why a collector does not start, or a reload is not made.
-#[non_exhaustive]
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An address cannot be listened on.
-    #[error("{component}: cannot listen on {endpoint}")]
-    Listen {
-        /// Of the configuration.
-        component: String,
-        /// As in the configuration.
-        endpoint: String,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-    /// Two components are to listen where only one can.
-    #[error("{component}: {other} is to listen on {endpoint} already")]
-    Twice {
-        /// What it is, and its id.
-        component: String,
-        /// The other one.
-        other: String,
-        /// As in the configuration.
-        endpoint: String,
-    },
-    /// A receiver cannot be made.
-    #[error("receiver {id}")]
-    Receiver {
-        /// Of the configuration.
-        id: ComponentId,
-        /// What is wrong.
-        source: BindError,
-    },
-    /// A destination cannot be made.
-    #[error("exporter {id}")]
-    Exporter {
-        /// Of the configuration.
-        id: ComponentId,
-        /// What is wrong.
-        source: InvalidConfig,
-    },
-    /// A setting of a component is out of its range.
-    #[error("{id}: {rule}")]
-    Setting {
-        /// Of the configuration.
-        id: ComponentId,
-        /// What the range is.
-        rule: String,
-    },
-    /// A file cannot be opened.
-    #[error("exporter {id}: cannot open {path}", path = path.display())]
-    File {
-        /// Of the configuration.
-        id: ComponentId,
-        /// The file.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-    /// Actions of a processor cannot be carried out.
-    #[error("processor {id}")]
-    Action {
-        /// Of the configuration.
-        id: ComponentId,
-        /// What is wrong.
-        source: InvalidAction,
-    },
-    /// A sampler cannot be made.
-    #[error("processor {id}")]
-    Sampler {
-        /// Of the configuration.
-        id: ComponentId,
-        /// What is wrong.
-        source: InvalidSampler,
-    },
-}
-
 /// What runs before a reload; nothing, before the start.
 pub(crate) struct Standing {
     config: Config,
@@ -147,7 +67,8 @@ pub(crate) struct Prepared {
     pub(crate) steps: Vec<(ComponentId, Vec<(ComponentId, Step)>)>,
     /// All that are to serve, and of those that do not stand already what they are made of.
     pub(crate) ports: BTreeMap<Port, Option<Bound>>,
-    pub(crate) budget: Arc<Budget>,
+    /// What all requests may hold.
+    pub(crate) bytes_max: usize,
 }
 
 /// What a server is made of, and the sockets that it is to serve on, by endpoint.
@@ -161,7 +82,9 @@ pub(crate) enum Made {
 
 /// Makes everything that does not stand already, sockets last.
 pub(crate) async fn prepare(config: &Config, standing: &Standing) -> Result<Prepared, StartError> {
-    listens::check(config)?;
+    if let Some(twice) = listens::check(config).into_iter().next() {
+        return Err(twice);
+    }
     let plans = destination::plans(config);
     let mut destinations = Vec::new();
     for (id, plan) in &plans {
@@ -186,11 +109,8 @@ pub(crate) async fn prepare(config: &Config, standing: &Standing) -> Result<Prep
     });
     let steps = steps.collect::<Result<_, _>>()?;
     let bytes_max = limits::of(config).bytes();
-    // Another limit is another budget: servers are made anew with it.
-    let budget = match standing.budget.bytes_max() == bytes_max {
-        true => Arc::clone(&standing.budget),
-        false => Arc::new(Budget::new(bytes_max)),
-    };
+    // The limit of the one that there is changes when nothing can go wrong with the rest.
+    let budget = Arc::new(Budget::new(bytes_max));
     let mut ports = BTreeMap::new();
     for (id, server) in listens::servers(config) {
         let pipelines = config.service.pipelines.values();
@@ -204,14 +124,12 @@ pub(crate) async fn prepare(config: &Config, standing: &Standing) -> Result<Prep
             }
         }
         let port = (id.clone(), server.protocol());
-        let connections_max = limits::connections_max(bytes_max);
-        let plan = Plan { server, keeps, bytes_max, connections_max };
+        let plan = Plan::new(server, keeps, bytes_max);
         let stands = standing.sources.get(&port).is_some_and(|source| source.plan == plan);
         let made = match stands {
             true => None,
             false => {
-                let wrong = |source| StartError::Receiver { id: id.clone(), source };
-                plan.server.check(Arc::clone(&budget)).await.map_err(wrong)?;
+                plan.server.check(id, Arc::clone(&budget)).await?;
                 let endpoint = plan.server.endpoint();
                 let sockets = sockets::of(&port, endpoint, &standing.sockets).await?;
                 Some((plan, sockets))
@@ -220,7 +138,7 @@ pub(crate) async fn prepare(config: &Config, standing: &Standing) -> Result<Prep
         ports.insert(port, made);
     }
     let queue_bytes_max = destination::queue_bytes_max(config);
-    Ok(Prepared { destinations, queue_bytes_max, steps, ports, budget })
+    Ok(Prepared { destinations, queue_bytes_max, steps, ports, bytes_max })
 }
 
 /// Lets the servers serve that do not stand already; they are added to `sources`. What they take goes
@@ -233,10 +151,10 @@ pub(crate) async fn serve(
     for (port, made) in &mut prepared.ports {
         let Some((plan, sockets)) = made.take() else { continue };
         let pipelines = fed_by(&port.0, &standing.config, &standing.pipelines);
-        let intake = Intake::new(pipelines, Arc::clone(&prepared.budget));
+        let intake = Intake::new(pipelines, Arc::clone(&standing.budget));
         let served = Source::serve(port.clone(), plan, sockets, intake).await;
-        let id = &port.0;
-        sources.push(served.map_err(|source| StartError::Receiver { id: id.clone(), source })?);
+        let wrong = |source| StartError::Receiver { setting: port.1.setting(&port.0), source };
+        sources.push(served.map_err(wrong)?);
     }
     Ok(())
 }

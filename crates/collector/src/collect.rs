@@ -50,7 +50,7 @@ impl std::fmt::Debug for Shared {
 
 /// Spans framed as `ScopeSpans` repeats them.
 struct Encoded {
-    framed: Bytes,
+    framed: Vec<u8>,
     spans: usize,
 }
 
@@ -64,7 +64,7 @@ impl Weigh for Encoded {
     }
 
     fn held_bytes(&self) -> usize {
-        self.framed.len()
+        self.framed.capacity()
     }
 }
 
@@ -153,6 +153,9 @@ impl Inlet {
         }
         let mut framed = Vec::with_capacity(spans.len() * SPAN_BYTES_EXPECTED);
         spans.iter().for_each(|span| encode::put_framed(span, &mut framed));
+        if spans.len() > 1 {
+            framed.shrink_to_fit();
+        }
         let (spans, shared) = (spans.len(), &self.shared);
         let refused = |error| {
             shared.refused.fetch_add(spans as u64, Ordering::Relaxed);
@@ -162,7 +165,7 @@ impl Inlet {
         if bytes > bytes_max {
             return refused(CollectError::TooLarge { bytes, bytes_max });
         }
-        let item = Encoded { framed: framed.into(), spans };
+        let item = Encoded { framed, spans };
         match shared.queue.push(item, Overflow::DropNewest, |_| {}) {
             Ok(pushed) => {
                 shared.collected.fetch_add(spans as u64, Ordering::Relaxed);
@@ -260,9 +263,11 @@ impl Shared {
         let mut header = BytesMut::new();
         self.resource.put_header(self.scope.field_len(bytes), &mut header);
         self.scope.put_header(bytes, &mut header);
-        let pieces = std::iter::once(header.freeze()).chain(spans);
-        let joined: Bytes = pieces.collect::<Vec<_>>().concat().into();
-        let lost = match self.hand_on(joined, count).await {
+        let mut request = Vec::with_capacity(header.len() + bytes);
+        request.extend_from_slice(&header);
+        spans.iter().for_each(|framed| request.extend_from_slice(framed));
+        drop(spans);
+        let lost = match self.hand_on(request.into(), count).await {
             Ok(accepted) => accepted.rejected_spans.min(count as u64),
             Err(_refusal) => count as u64,
         };
@@ -288,11 +293,11 @@ impl Shared {
         let request = Request { bytes, pieces, spans, compressed: None, hold };
         loop {
             match self.intake.take(request.clone()).await {
-                Err(Refusal::Unavailable { .. } | Refusal::Exhausted { .. })
-                    if self.intake.is_fed() =>
-                {
-                    tokio::time::sleep(COME_BACK).await;
-                }
+                Err(
+                    Refusal::Unavailable { .. }
+                    | Refusal::Undelivered { .. }
+                    | Refusal::Exhausted { .. },
+                ) if self.intake.is_fed() => tokio::time::sleep(COME_BACK).await,
                 answer => return answer,
             }
         }

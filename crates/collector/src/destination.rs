@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use spanwire_batcher::Limits;
-use spanwire_config::{self as config, ComponentId, Config};
+use spanwire_config::{self as config, ComponentId, Config, Setting};
 use spanwire_receiver::Coding;
 use spanwire_transport::{
-    Compression, InvalidConfig, Pem, Protocol, RetryPolicy, RetrySettings, Tls, Transport,
-    TransportConfig,
+    Compression, InvalidConfig, Pem, Protocol, RetryPolicy, RetrySettings, Tls, TlsVersion,
+    Transport, TransportConfig,
 };
 
-use crate::build::StartError;
 use crate::exporter::{self, Batching, Debug, Destination, File, Otlp, Sizer};
 use crate::limits;
+use crate::start_error::StartError;
 
 /// All that a destination is made of; equal plans make equal destinations.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,7 +87,8 @@ impl Plan {
                         .map(|days| Duration::from_hours(24 * u64::from(days))),
                 });
                 let output = File::open(&file.path, file.append, rotation).map_err(|source| {
-                    StartError::File { id: id.clone(), path: file.path.clone(), source }
+                    let setting = Setting::component("exporters", id).key("path");
+                    StartError::File { setting, path: file.path.clone(), source }
                 })?;
                 (self.local(HTTP_BYTES_MAX), Destination::File(output))
             }
@@ -110,11 +111,7 @@ impl Plan {
         match otlp.compression {
             config::Compression::Gzip => Some(Coding::Gzip),
             config::Compression::Zstd => Some(Coding::Zstd),
-            // Destinations have no others.
-            config::Compression::None
-            | config::Compression::Snappy
-            | config::Compression::Zlib
-            | config::Compression::Deflate => None,
+            config::Compression::None => None,
         }
     }
 
@@ -124,8 +121,9 @@ impl Plan {
         otlp: &config::OtlpExporter,
         protocol: Protocol,
     ) -> Result<(exporter::Settings, Destination), StartError> {
-        let rule = |rule: String| StartError::Setting { id: id.clone(), rule };
-        let transport = transport(id, otlp, protocol)?;
+        let own = Setting::component("exporters", id);
+        let wrong = |source| StartError::Exporter { setting: blamed(&own, otlp, &source), source };
+        let transport = transport(otlp, protocol).map_err(wrong)?;
         let retry = &otlp.retry_on_failure;
         let policy = RetryPolicy::new(RetrySettings {
             attempts_max: u32::MAX,
@@ -140,7 +138,10 @@ impl Plan {
             randomization: retry.randomization_factor,
         });
         let retry = match retry.enabled {
-            true => Some(policy.map_err(|error| rule(error.to_string()))?),
+            true => Some(policy.map_err(|error| StartError::Value {
+                setting: own.key("retry_on_failure"),
+                rule: error.to_string(),
+            })?),
             false => None,
         };
         let bytes_max = match protocol {
@@ -168,7 +169,11 @@ impl Plan {
             batch,
             batch_processor,
         };
-        Ok((settings, Destination::Otlp(Box::new(Otlp { transport, retry }))))
+        let endpoint = otlp.traces_endpoint.as_ref().unwrap_or(&otlp.endpoint);
+        // A query may hold a key.
+        let endpoint = endpoint.split('?').next().unwrap_or_default().to_owned();
+        let otlp = Otlp { transport, protocol, endpoint, retry };
+        Ok((settings, Destination::Otlp(Box::new(otlp))))
     }
 
     /// A destination on this machine: one request after the other, in order.
@@ -235,42 +240,62 @@ fn batch_of(
     Batching { limits, spans_max, bytes_max }
 }
 
-fn transport(
-    id: &ComponentId,
-    otlp: &config::OtlpExporter,
-    protocol: Protocol,
-) -> Result<Transport, StartError> {
+fn transport(otlp: &config::OtlpExporter, protocol: Protocol) -> Result<Transport, InvalidConfig> {
     let compression = match otlp.compression {
         config::Compression::None => Compression::None,
         config::Compression::Gzip => Compression::Gzip,
         config::Compression::Zstd => Compression::Zstd,
-        other => return Err(unsupported(id, format!("compression {other:?}").to_lowercase())),
     };
-    if otlp.tls.insecure_skip_verify {
-        return Err(unsupported(id, "tls.insecure_skip_verify".into()));
-    }
-    let wrong = |source| StartError::Exporter { id: id.clone(), source };
-    settings(otlp, protocol)
-        .and_then(|settings| settings.compression(compression))
-        .and_then(|settings| Transport::new(&settings))
-        .map_err(wrong)
+    Transport::new(&settings(otlp, protocol)?.compression(compression)?)
 }
 
-fn unsupported(id: &ComponentId, what: String) -> StartError {
-    StartError::Setting { id: id.clone(), rule: format!("{what} is not supported") }
+/// The setting of an exporter that is the cause of an error.
+fn blamed(own: &Setting, otlp: &config::OtlpExporter, error: &InvalidConfig) -> Setting {
+    let tls = own.key("tls");
+    let endpoint = match &otlp.traces_endpoint {
+        Some(_) => own.key("traces_endpoint"),
+        None => own.key("endpoint"),
+    };
+    match error {
+        InvalidConfig::Endpoint { .. } | InvalidConfig::Credentials | InvalidConfig::Tls => {
+            endpoint
+        }
+        InvalidConfig::Roots { .. } | InvalidConfig::Client(_) => endpoint,
+        InvalidConfig::ServerName { .. } if otlp.tls.server_name_override.is_none() => endpoint,
+        InvalidConfig::ServerName { .. } => tls.key("server_name_override"),
+        InvalidConfig::Header { name, .. } => {
+            let written = otlp.headers.keys().find(|key| key.eq_ignore_ascii_case(name));
+            own.key("headers").key(written.unwrap_or(name))
+        }
+        InvalidConfig::Compression => own.key("compression"),
+        InvalidConfig::Pem { what, .. } => tls.key(match *what {
+            "CA certificates" if otlp.tls.ca_file.is_none() => "ca_pem",
+            "CA certificates" => "ca_file",
+            "client certificate" if otlp.tls.cert_file.is_none() => "cert_pem",
+            "client certificate" => "cert_file",
+            _ if otlp.tls.key_file.is_none() => "key_pem",
+            _ => "key_file",
+        }),
+        // A proxy is not set here, but in the environment.
+        _ => own.clone(),
+    }
 }
 
 /// An endpoint in the forms that gRPC has for it (`doc/naming.md`), as a URL. The resolver of
-/// `dns://resolver/host:port` is none of it: the system's own is asked.
-fn url(endpoint: &str, insecure: bool) -> String {
-    let name = endpoint.strip_prefix("dns:");
-    if name.is_none() && (endpoint.contains("://") || endpoint.starts_with("unix:")) {
+/// `dns://resolver/host:port` is none of it: the system's own is asked. `http://` says nothing about
+/// TLS, while `https://` does (`getGrpcDialOptions` in `config/configgrpc/configgrpc.go` of the Go
+/// Collector).
+fn grpc_url(endpoint: &str, is_plain: bool) -> String {
+    if endpoint.starts_with("unix:") || endpoint.starts_with("https://") {
         return endpoint.to_owned();
     }
-    let name = name.unwrap_or(endpoint);
-    let name =
-        name.strip_prefix("//").and_then(|rest| rest.split_once('/')).map_or(name, |it| it.1);
-    let scheme = if insecure { "http" } else { "https" };
+    let name = match endpoint.strip_prefix("dns:") {
+        Some(name) => {
+            name.strip_prefix("//").and_then(|rest| rest.split_once('/')).map_or(name, |it| it.1)
+        }
+        None => endpoint.strip_prefix("http://").unwrap_or(endpoint),
+    };
+    let scheme = if is_plain { "http" } else { "https" };
     format!("{scheme}://{name}")
 }
 
@@ -294,9 +319,12 @@ fn settings(
     protocol: Protocol,
 ) -> Result<TransportConfig, InvalidConfig> {
     let tls = &otlp.tls;
-    let mut transport = match &otlp.traces_endpoint {
-        Some(url) => TransportConfig::with_url(protocol, url)?,
-        None => TransportConfig::new(protocol, &url(&otlp.endpoint, tls.insecure))?,
+    let mut transport = match (&otlp.traces_endpoint, protocol) {
+        (Some(url), _) => TransportConfig::with_url(protocol, url)?,
+        (None, Protocol::Grpc) => {
+            TransportConfig::new(protocol, &grpc_url(&otlp.endpoint, tls.is_plain()))?
+        }
+        (None, _) => TransportConfig::new(protocol, &otlp.endpoint)?,
     };
     for (name, value) in &otlp.headers {
         transport = transport.header(name, value.expose())?;
@@ -308,7 +336,13 @@ fn settings(
         let file = file.clone().map(Pem::File);
         file.or_else(|| text.as_ref().map(|text| Pem::Bytes(text.expose().into())))
     };
-    let mut settings = Tls::new();
+    let mut settings = Tls::new().min_version(match tls.min_version {
+        config::TlsVersion::Tls12 => TlsVersion::V1_2,
+        config::TlsVersion::Tls13 => TlsVersion::V1_3,
+    });
+    if tls.insecure_skip_verify {
+        settings = settings.dangerously_accept_any_certificate();
+    }
     if let Some(ca) = pem(&tls.ca_file, &tls.ca_pem) {
         settings = settings.ca(ca);
     }
@@ -339,6 +373,11 @@ mod tests {
         assert_eq!(of(0, 5), (0, 5), "never");
     }
 
+    /// What gRPC sends to, with these settings of TLS.
+    fn url_by(endpoint: &str, tls: &config::ClientTls) -> String {
+        grpc_url(endpoint, tls.is_plain())
+    }
+
     #[test]
     fn endpoints_in_the_forms_of_grpc_are_urls() {
         for (endpoint, expected) in [
@@ -346,13 +385,29 @@ mod tests {
             ("dns:///tempo:4317", "https://tempo:4317"),
             ("dns:tempo:4317", "https://tempo:4317"),
             ("dns://8.8.8.8/tempo:4317", "https://tempo:4317"),
-            ("http://tempo:4317", "http://tempo:4317"),
+            ("http://tempo:4317", "https://tempo:4317"),
+            ("https://tempo:4317", "https://tempo:4317"),
             ("unix:///run/otel.sock", "unix:///run/otel.sock"),
             ("[::1]:4317", "https://[::1]:4317"),
         ] {
-            assert_eq!(url(endpoint, false), expected);
+            assert_eq!(url_by(endpoint, &config::ClientTls::default()), expected);
         }
-        assert_eq!(url("dns:///tempo:4317", true), "http://tempo:4317");
+    }
+
+    #[test]
+    fn grpc_is_in_plain_text_only_where_that_is_said_and_nothing_speaks_against_it() {
+        let insecure = config::ClientTls { insecure: true, ..config::ClientTls::default() };
+        for endpoint in ["tempo:4317", "http://tempo:4317", "dns:///tempo:4317"] {
+            assert_eq!(url_by(endpoint, &insecure), "http://tempo:4317");
+        }
+        assert_eq!(url_by("https://tempo:4317", &insecure), "https://tempo:4317");
+        let file = config::ClientTls { ca_file: Some("ca.pem".into()), ..insecure.clone() };
+        let pem = config::ClientTls { ca_pem: Some("ca".into()), ..insecure };
+        for tls in [file, pem] {
+            for endpoint in ["tempo:4317", "http://tempo:4317", "https://tempo:4317"] {
+                assert_eq!(url_by(endpoint, &tls), "https://tempo:4317", "an authority is named");
+            }
+        }
     }
 
     #[test]

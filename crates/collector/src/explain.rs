@@ -7,10 +7,10 @@ use std::sync::Arc;
 use spanwire_config::{Batch, ComponentId, Config, Exporter, OtlpExporter, Processor, Sizer};
 use spanwire_receiver::Budget;
 
-use crate::build::StartError;
 use crate::destination;
 use crate::limits;
 use crate::listens;
+use crate::start_error::StartError;
 use crate::steps;
 
 /// For each pipeline what is looked at, copied, compressed and held, and the bound of memory.
@@ -27,12 +27,61 @@ pub fn explain(config: &Config) -> String {
     text
 }
 
-/// Makes every part of the configuration that can be made without a socket and lets it go again, so
-/// that what is wrong with its settings shows before anything starts. No file is changed.
+/// What a start does otherwise than the configuration says: requests that would be too large for the
+/// memory limit are refused though they are within the limit of their receiver.
 ///
-/// # Errors
+/// ```
+/// let config = spanwire_config::Config::default_pipeline();
+/// let limit = spanwire_collector::memory_limit(&config);
+/// assert_eq!(spanwire_collector::notes(&config).is_empty(), limit >= 40 << 20);
+/// ```
+#[must_use]
+pub fn notes(config: &Config) -> Vec<String> {
+    let memory = memory_limit(config);
+    let lowered = listens::servers(config).filter_map(|(id, server)| {
+        let ((key, asked), bytes) =
+            (server.request_bytes_asked(), server.request_bytes_max(memory));
+        let protocol = server.protocol().as_str();
+        (bytes < asked).then(|| {
+            format!(
+                "receiver {id} {protocol} takes requests of {} at most, and not of {} by its {key}: \
+                 half of the {} that all requests may hold by the memory limit",
+                Mib(bytes),
+                Mib(asked),
+                Mib(memory)
+            )
+        })
+    });
+    lowered.collect()
+}
+
+/// What all requests may hold by a configuration, in bytes, before more are taken.
 ///
-/// [`StartError`], as [`Collector::start`](crate::Collector::start) has it.
+/// ```
+/// let config = spanwire_config::Config::default_pipeline();
+/// assert!(spanwire_collector::memory_limit(&config) <= 256 << 20);
+/// ```
+#[must_use]
+pub fn memory_limit(config: &Config) -> usize {
+    limits::of(config).bytes()
+}
+
+/// Bytes in MiB.
+struct Mib(usize);
+
+impl fmt::Display for Mib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = self.0 as f64 / f64::from(1 << 20);
+        match mib.fract() == 0.0 {
+            true => write!(f, "{mib} MiB"),
+            false => write!(f, "{mib:.1} MiB"),
+        }
+    }
+}
+
+/// Makes every part of the configuration that can be made without a socket and lets it go again:
+/// what is wrong with its settings, of a receiver's protocol and of an exporter the first thing. No file
+/// is changed.
 ///
 /// # Panics
 ///
@@ -40,31 +89,32 @@ pub fn explain(config: &Config) -> String {
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-/// spanwire_collector::check(&spanwire_config::Config::default_pipeline()).await
-/// # })?;
+/// let found = spanwire_collector::check(&spanwire_config::Config::default_pipeline()).await;
+/// assert!(found.is_empty());
+/// # });
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
-pub async fn check(config: &Config) -> Result<(), StartError> {
-    listens::check(config)?;
+#[must_use]
+pub async fn check(config: &Config) -> Vec<StartError> {
+    let mut found = listens::check(config);
     for (id, plan) in destination::plans(config) {
-        plan.parts(&id)?;
+        found.extend(plan.parts(&id).err());
     }
-    let used = config.service.pipelines.values().flat_map(|pipeline| &pipeline.processors);
+    let pipelines = config.service.pipelines.values();
+    let used: BTreeSet<_> = pipelines.flat_map(|pipeline| &pipeline.processors).collect();
     for id in used {
-        if let Some(processor) = config.processors.get(id) {
-            steps::step(id, processor)?;
-        }
+        let processor = config.processors.get(id);
+        found.extend(processor.into_iter().flat_map(|processor| steps::check(id, processor)));
     }
     let budget = Arc::new(Budget::new(limits::of(config).bytes()));
     for (id, server) in listens::servers(config) {
-        let wrong = |source| StartError::Receiver { id: id.clone(), source };
-        server.check(Arc::clone(&budget)).await.map_err(wrong)?;
+        found.extend(server.check(id, Arc::clone(&budget)).await.err());
     }
-    Ok(())
+    found
 }
 
 fn write(config: &Config, out: &mut String) -> fmt::Result {
-    let plans = destination::plans(config);
+    let (plans, memory) = (destination::plans(config), memory_limit(config));
     for (id, pipeline) in &config.service.pipelines {
         writeln!(out, "pipeline {id}")?;
         for id in &pipeline.receivers {
@@ -73,6 +123,11 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
                 "  receiver {id}: framing and every span checked in place; protobuf is not decoded or \
                  copied, JSON is rewritten to protobuf once, compressed bodies are decompressed once"
             )?;
+            for (_, server) in listens::servers(config).filter(|(one, _)| *one == id) {
+                let (protocol, bytes) =
+                    (server.protocol().as_str(), server.request_bytes_max(memory));
+                writeln!(out, "    {protocol}: requests of {} at most", Mib(bytes))?;
+            }
         }
         for id in &pipeline.processors {
             let Some(processor) = config.processors.get(id) else { continue };
@@ -100,11 +155,15 @@ fn write(config: &Config, out: &mut String) -> fmt::Result {
             }
         }
     }
-    let bytes = limits::of(config).bytes() as f64 / f64::from(1 << 20);
     writeln!(
         out,
-        "memory: requests hold at most {bytes:.0} MiB, of all receivers together; queues have half of \
-         that, in equal shares; what memory has no room for is refused before it is read"
+        "memory: requests hold at most {}, of all receivers together, before more are \
+         taken; queues have half of that and requests on their way a quarter, in equal shares; what \
+         memory has no room for is refused before it is read. Copies of what was taken are counted, \
+         and not refused: compressed or joined for a destination, lines of JSON, what parts of a \
+         request repeat. Not counted is what is being made at the moment: a request for each thread \
+         that processes, and one for each consumer of an exporter",
+        Mib(memory)
     )
 }
 
@@ -189,7 +248,7 @@ fn of_exporter(exporter: &Exporter) -> String {
             true => format!("queue of {size} {unit}, {consumers} requests on their way at once"),
             false => "no queue, each request on its way at once".to_owned(),
         };
-        format!("{held}, compression {:?}; {answer}", otlp.compression)
+        format!("{held}, compression {}; {answer}", otlp.compression)
     };
     match exporter {
         Exporter::OtlpGrpc(settings) | Exporter::OtlpHttp(settings) => otlp(settings),
@@ -241,7 +300,36 @@ service:
     }
 
     #[test]
+    fn a_request_limit_that_memory_lowers_is_told_as_it_is() {
+        let limited = |mib: u32| {
+            let limiter = format!("memory_limiter: {{ check_interval: 1s, limit_mib: {mib} }}");
+            let yaml = format!(
+                "
+receivers: {{ otlp: {{ protocols: {{ grpc: , http: }} }} }}
+processors: {{ {limiter} }}
+exporters: {{ nop: }}
+service:
+  pipelines: {{ traces: {{ receivers: [otlp], processors: [memory_limiter], exporters: [nop] }} }}
+"
+            );
+            let loaded = Config::load(&[Source::Yaml(yaml)], &[], &|_| None, Compat::Strict);
+            loaded.unwrap_or_else(|report| panic!("{report}")).config
+        };
+        let small = limited(20);
+        let note = "receiver otlp http takes requests of 8 MiB at most, and not of 20 MiB by its \
+                    max_request_body_size: half of the 16 MiB that all requests may hold by the memory \
+                    limit";
+        assert_eq!(notes(&small), [note]);
+        let text = explain(&small);
+        assert!(text.contains("    grpc: requests of 4 MiB at most\n"), "{text}");
+        assert!(text.contains("    http: requests of 8 MiB at most\n"), "{text}");
+        assert_eq!(notes(&limited(50)), Vec::<String>::new());
+        assert_eq!(notes(&limited(1)).len(), 2);
+    }
+
+    #[test]
     fn compressed_requests_pass_where_they_are_not_merged() {
+        assert!(explain(&config("compression: zstd", "")).contains("compression zstd;"));
         let passes = |exporter, more| explain(&config(exporter, more)).contains("as they came");
         assert!(passes("compression: gzip", ""));
         assert!(!passes("compression: gzip", ", processors: [batch]"));
@@ -250,9 +338,9 @@ service:
 
     #[tokio::test]
     async fn a_header_that_may_not_be_set_shows_before_anything_starts() {
-        assert!(check(&config("", "")).await.is_ok());
-        let wrong = config("headers: { content-type: mine }", "");
-        let error = check(&wrong).await.expect_err("reserved");
-        assert!(error.to_string().contains("otlp"), "{error}");
+        assert!(check(&config("", "")).await.is_empty());
+        let found = check(&config("headers: { content-type: mine }", "")).await;
+        let settings: Vec<_> = found.iter().map(|error| error.setting().to_string()).collect();
+        assert_eq!(settings, ["exporters::otlp::headers::content-type"]);
     }
 }

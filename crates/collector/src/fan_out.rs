@@ -76,7 +76,7 @@ impl Offered {
         match taken {
             Ok(taken) => {
                 self.taken = true;
-                self.answers.extend(Answered::new(taken, &target.1));
+                self.answers.extend(Answered::new(taken, &target));
             }
             Err(NotTaken::Full) => self.refused.full.push(target),
             Err(NotTaken::Closed) => self.refused.closed = true,
@@ -97,9 +97,17 @@ impl Refused {
         self.closed
     }
 
-    /// Counts it where there was no room, as the sender is told now.
-    pub(crate) fn count(&self) {
+    /// Counts it where there was no room, and says where that was.
+    pub(crate) fn refuse(&self) -> Refusal {
         self.full.iter().for_each(|(exporter, request)| exporter.refuse(request));
+        let queues = self.full.iter().map(|(exporter, request)| {
+            format!("the queue of exporter {} is {}", exporter.id(), exporter.full_by(request))
+        });
+        let message = queues.collect::<Vec<_>>().join("; ");
+        if message.is_empty() {
+            return come_back();
+        }
+        Refusal::Undelivered { message, retry_after: Some(COME_BACK) }
     }
 }
 
@@ -133,12 +141,14 @@ async fn first(full: &[Target]) -> Vec<Option<Taken>> {
 /// What a destination that the sender waits for will answer.
 pub(crate) struct Answered {
     outcome: oneshot::Receiver<Outcome>,
+    exporter: String,
     spans: u64,
 }
 
 impl Answered {
-    fn new(taken: Taken, request: &Request) -> Option<Self> {
-        Some(Self { outcome: taken?, spans: request.spans as u64 })
+    fn new(taken: Taken, (exporter, request): &Target) -> Option<Self> {
+        let (exporter, spans) = (exporter.id().to_owned(), request.spans as u64);
+        Some(Self { outcome: taken?, exporter, spans })
     }
 }
 
@@ -146,15 +156,19 @@ impl Answered {
 ///
 /// # Errors
 ///
-/// A [`Refusal`] where a destination gave up what it may take later.
+/// A [`Refusal`] where a destination gave up what it may take later, with the reason.
 pub(crate) async fn answer(answers: Vec<Answered>) -> Result<Accepted, Refusal> {
     let mut rejected = 0;
     let mut message = None;
-    for Answered { outcome, spans } in answers {
+    for Answered { outcome, exporter, spans } in answers {
         let gave_up = |_| Outcome { gave_up: true, ..Outcome::default() };
         let outcome = outcome.await.unwrap_or_else(gave_up);
         if outcome.gave_up {
-            return Err(come_back());
+            let refusal = |why| {
+                let message = format!("exporter {exporter}: {why}");
+                Refusal::Undelivered { message, retry_after: Some(COME_BACK) }
+            };
+            return Err(outcome.message.map_or_else(come_back, refusal));
         }
         rejected = rejected.max(outcome.rejected.min(spans));
         message = message.or(outcome.message);

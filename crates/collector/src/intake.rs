@@ -70,10 +70,7 @@ impl Intake {
                 // A reload came between: its destinations are the ones to go to.
                 Err(refused)
                     if refused.is_closed() && !Arc::ptr_eq(&pipelines, &self.pipelines()) => {}
-                Err(refused) => {
-                    refused.count();
-                    return Err(fan_out::come_back());
-                }
+                Err(refused) => return Err(refused.refuse()),
             }
         }
     }
@@ -90,19 +87,14 @@ impl Sink for Feed {
     async fn accept(&self, mut received: Received) -> Result<Accepted, Refusal> {
         let compressed = received.compressed.take();
         let kept = compressed.filter(|compressed| self.keeps.contains(&compressed.encoding));
-        let compressed = kept.map(|compressed| {
-            let (coding, bytes, reservation) = compressed.into_parts();
-            ((coding, bytes), reservation)
-        });
-        let (compressed, held) = compressed.unzip();
         let (bytes, spans, reservation) = received.into_parts();
         self.intake
             .take(Request {
                 bytes: bytes.len(),
                 pieces: Pieces::One(bytes),
                 spans,
-                compressed,
-                hold: Some(Arc::new((reservation, held))),
+                compressed: kept.map(Arc::new),
+                hold: Some(Arc::new(reservation)),
             })
             .await
     }

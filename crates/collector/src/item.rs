@@ -1,13 +1,14 @@
 //! A request on its way to one destination, and the claim that accounts for its spans.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use spanwire_batcher::{Split, Weigh};
 use spanwire_codec::split;
-use spanwire_receiver::Coding;
+use spanwire_receiver::{Budget, Compressed};
 
 use crate::delivery::Answer;
 use crate::exporter::Place;
@@ -21,9 +22,9 @@ pub(crate) struct Request {
     pub(crate) pieces: Pieces,
     pub(crate) bytes: usize,
     pub(crate) spans: usize,
-    /// What decompresses to exactly these bytes, as a peer sent it.
-    pub(crate) compressed: Option<(Coding, Bytes)>,
-    /// Keeps what the bytes occupy in the budget of the process.
+    /// What decompresses to exactly these bytes, as a peer sent it; it keeps its own room.
+    pub(crate) compressed: Option<Arc<Compressed>>,
+    /// Keeps what the pieces occupy in the budget of the process.
     pub(crate) hold: Option<Hold>,
 }
 
@@ -84,15 +85,29 @@ impl Item {
     }
 
     /// Items of requests within two limits; this one as it is where it is within them, or where
-    /// nothing can be cut.
-    pub(crate) fn within(mut self, spans_max: usize, bytes_max: usize) -> Vec<Self> {
+    /// nothing can be cut. What that copies is charged to `budget`, as the spans are taken over.
+    pub(crate) fn within(
+        mut self,
+        spans_max: usize,
+        bytes_max: usize,
+        budget: &Arc<Budget>,
+    ) -> Vec<Self> {
         let Request { spans, bytes, .. } = self.request;
         if spans <= 1 || (spans <= spans_max && bytes <= bytes_max) {
             return vec![self];
         }
-        match split::request(&self.request.pieces.joined(), spans_max, bytes_max) {
+        let whole = self.request.pieces.joined();
+        match split::request(&whole, spans_max, bytes_max) {
             // What was the whole's is the parts' now.
-            Ok(parts) if parts.len() > 1 => parts.into_iter().map(|part| self.part(part)).collect(),
+            Ok(parts) if parts.len() > 1 => {
+                let copied = copied(&whole, &parts);
+                self.request.hold = Some(match &self.request.pieces {
+                    Pieces::One(_) => Arc::new((self.request.hold.take(), budget.charge(copied))),
+                    // In place of what they were, there is one copy.
+                    Pieces::Several(_) => Arc::new(budget.charge(whole.len() + copied)),
+                });
+                parts.into_iter().map(|part| self.part(part)).collect()
+            }
             Ok(_) | Err(_) => vec![self],
         }
     }
@@ -115,6 +130,19 @@ impl Item {
             place: None,
         }
     }
+}
+
+/// Bytes of `parts` that are no slices of the `whole`. What parts have in common counts once.
+fn copied(whole: &Bytes, parts: &[split::Part]) -> usize {
+    let mut seen = HashSet::new();
+    let pieces = parts.iter().flat_map(|part| &part.pieces);
+    let new = pieces.filter(|piece| !is_slice(piece, whole) && seen.insert(piece.as_ptr()));
+    new.map(Bytes::len).sum()
+}
+
+/// Whether a piece lies within these bytes.
+pub(crate) fn is_slice(piece: &Bytes, of: &Bytes) -> bool {
+    of.as_ptr_range().contains(&piece.as_ptr())
 }
 
 impl Weigh for Item {
@@ -204,6 +232,29 @@ mod tests {
     fn claim(ledger: &Arc<Ledger>, spans: usize) -> Claim {
         assert!(ledger.accept(spans, || None::<()>).is_none(), "it is taken");
         Claim { ledger: Arc::clone(ledger), spans, answer: None }
+    }
+
+    #[test]
+    fn parts_of_a_request_in_pieces_hold_the_copy_that_they_were_cut_from_and_their_envelopes() {
+        // Two spans, of a kind each.
+        let bytes = [0x0A, 10, 0x12, 8, 0x12, 2, 0x30, 1, 0x12, 2, 0x30, 2];
+        let (ledger, budget) = (Arc::<Ledger>::default(), Arc::new(Budget::new(20)));
+        let items = |pieces: Vec<Bytes>| {
+            let hold = Some(Arc::new(budget.reserve(20).expect("a fresh budget")) as Hold);
+            let (bytes, pieces) = (bytes.len(), pieces.into());
+            let request = Request { pieces, bytes, spans: 2, compressed: None, hold };
+            let item = Item { request, claim: claim(&ledger, 2), place: None };
+            item.within(1, usize::MAX, &budget)
+        };
+        let parts = items(vec![Bytes::copy_from_slice(&bytes)]);
+        assert_eq!((parts.len(), budget.bytes()), (2, 20 + 2 * 4), "beside the limit of 20");
+        drop(parts);
+        let mut parts = items(bytes.chunks(7).map(Bytes::copy_from_slice).collect());
+        assert_eq!((parts.len(), budget.bytes()), (2, 12 + 2 * 4), "in place of what came");
+        parts.pop();
+        assert_eq!(budget.bytes(), 20, "they share it");
+        drop(parts);
+        assert_eq!(budget.bytes(), 0);
     }
 
     #[test]

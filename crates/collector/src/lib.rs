@@ -49,16 +49,18 @@ mod server;
 mod service;
 mod sockets;
 mod source;
+mod start_error;
 mod stats;
 mod steps;
 mod watch;
 
 pub use batches::{BatchStats, Histogram};
-pub use build::StartError;
 pub use collect::{CollectError, Inlet, InletStats};
-pub use explain::{check, explain};
+pub use explain::{check, explain, memory_limit, notes};
 pub use ledger::{Account, DropReason, Passed};
 pub use service::{Collector, Shutdown};
+pub use start_error::StartError;
 pub use stats::{
-    ConnectionStats, ExporterStats, PipelineStats, ProcessorStats, ReceiverStats, Stats,
+    ConnectionStats, ExporterStats, MemoryStats, PipelineStats, ProcessorStats, ReceiverStats,
+    Stats,
 };

@@ -2,33 +2,29 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use spanwire_config::{ComponentId, Config, Listen};
+use spanwire_config::{ComponentId, Config, Listen, Setting};
 
-use crate::build::StartError;
 use crate::pages;
 use crate::server::Server;
 use crate::sockets::includes;
+use crate::start_error::StartError;
 
-/// Looks for two parts that are to listen where only one can.
-///
-/// # Errors
-///
-/// [`StartError::Twice`] for the first two.
-pub(crate) fn check(config: &Config) -> Result<(), StartError> {
-    let mut listening: Vec<(String, Listen)> = Vec::new();
+/// Each part that is to listen where another one is to: [`StartError::Twice`].
+pub(crate) fn check(config: &Config) -> Vec<StartError> {
+    let (mut listening, mut twice) = (Vec::<(Setting, Listen)>::new(), Vec::new());
     let receivers = servers(config).map(|(id, server)| {
-        let name = format!("receiver {id} {}", server.protocol().as_str());
-        (name, server.endpoint().clone())
+        (server.protocol().setting(id).key("endpoint"), server.endpoint().clone())
     });
-    let pages = pages::endpoints(config).map(|(name, endpoint)| (name, Listen::Tcp(endpoint)));
-    for (component, endpoint) in receivers.chain(pages) {
+    let pages = pages::endpoints(config).map(|(page, endpoint)| (page, Listen::Tcp(endpoint)));
+    for (setting, endpoint) in receivers.chain(pages) {
         if let Some((other, _)) = listening.iter().find(|(_, there)| is_one(there, &endpoint)) {
             let (other, endpoint) = (other.clone(), endpoint.to_string());
-            return Err(StartError::Twice { component, other, endpoint });
+            twice.push(StartError::Twice { setting, other, endpoint });
+        } else {
+            listening.push((setting, endpoint));
         }
-        listening.push((component, endpoint));
     }
-    Ok(())
+    twice
 }
 
 /// The servers of all receivers that a pipeline names.

@@ -6,7 +6,11 @@ use std::time::{Duration, Instant};
 /// Failures of one component, of which one in [`QUIET`] is told. Those after the last line are told
 /// by [`flush`](Self::flush), and when the component is gone.
 #[derive(Debug, Default)]
-pub(crate) struct Failures(Mutex<Told>);
+pub(crate) struct Failures {
+    /// Where the component sends to, if that is elsewhere.
+    endpoint: Option<Box<str>>,
+    told: Mutex<Told>,
+}
 
 #[derive(Debug, Default)]
 struct Told {
@@ -21,29 +25,51 @@ struct Told {
 const QUIET: Duration = Duration::from_secs(10);
 
 impl Failures {
+    /// Of a component that sends to `endpoint`.
+    pub(crate) fn of(endpoint: Option<&str>) -> Self {
+        Self { endpoint: endpoint.map(Into::into), told: Mutex::default() }
+    }
+
     /// Something failed; `spans_dropped` spans are lost by it.
     pub(crate) fn failed(&self, id: &str, message: &str, spans_dropped: usize) {
         let told = self.told().tell(Instant::now(), id, message, spans_dropped);
         let Some((untold, spans_untold)) = told else { return };
-        warn(id, message, untold, spans_dropped as u64 + spans_untold);
+        self.warn(id, message, untold, spans_dropped as u64 + spans_untold);
     }
 
     /// Tells what was only counted, if the time for it has come.
     pub(crate) fn flush(&self, now: Instant) {
-        let Some(tail) = self.told().tail(now) else { return };
-        tail.warn();
+        let tail = self.told().tail(now);
+        self.tell(tail);
+    }
+
+    fn tell(&self, tail: Option<Tail>) {
+        let Some(Tail { id, message, untold, spans_untold }) = tail else { return };
+        self.warn(&id, &message, untold - 1, spans_untold);
+    }
+
+    /// `untold` failures came before this one without a line of their own.
+    fn warn(&self, id: &str, message: &str, untold: u64, spans_dropped: u64) {
+        // What is not there is not said.
+        let some = |count: u64| (count > 0).then_some(count);
+        tracing::warn!(
+            component = id,
+            endpoint = self.endpoint.as_deref(),
+            spans_dropped = some(spans_dropped),
+            failures_since_the_last_line = some(untold),
+            "{message}"
+        );
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Failures {
     fn drop(&mut self) {
-        if let Some(tail) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
-            tail.warn();
-        }
+        let tail = self.told().take();
+        self.tell(tail);
     }
 }
 
@@ -88,22 +114,6 @@ impl Told {
     fn is_quiet(&self, now: Instant) -> bool {
         self.at.is_some_and(|at| now.saturating_duration_since(at) < QUIET)
     }
-}
-
-impl Tail {
-    fn warn(&self) {
-        warn(&self.id, &self.message, self.untold - 1, self.spans_untold);
-    }
-}
-
-/// `untold` failures came before this one without a line of their own.
-fn warn(id: &str, message: &str, untold: u64, spans_dropped: u64) {
-    tracing::warn!(
-        component = id,
-        spans_dropped,
-        failures_since_the_last_line = untold,
-        "{message}"
-    );
 }
 
 /// An error with its causes.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use spanwire_collector::{Collector, check, explain};
-use spanwire_config::{Compat, Config, Loaded, Source};
+use spanwire_collector::{Collector, StartError, check, explain, memory_limit, notes};
+use spanwire_config::{Compat, Config, Diagnostic, Loaded, Places, Report, Source};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::stderr::Log;
@@ -20,7 +20,7 @@ use crate::stderr::Log;
 /// Without a configuration it receives OTLP on localhost, 4317 (gRPC) and 4318 (HTTP), and shows
 /// the spans on this terminal.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -40,7 +40,7 @@ struct Sources {
     /// Sets one value: `exporters.otlp.endpoint=backend:4317`.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// What to do with components and keys that are not supported.
+    /// What to do with components and keys of the OpenTelemetry Collector that are not supported.
     #[arg(long, value_enum, default_value_t = Compatibility::Strict, value_name = "HOW")]
     config_compat: Compatibility,
 }
@@ -66,20 +66,23 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let outcome = match arguments.command {
-        None => run(&arguments.sources, Duration::from_secs(arguments.shutdown_timeout)),
-        Some(Command::Validate(sources)) => validate(&sources),
-        Some(Command::PrintConfig(sources)) => {
-            sources.load_aloud().and_then(|config| show(&spanwire_config::print(&config)))
+    let Arguments { command, sources, shutdown_timeout } = Arguments::parse();
+    let outcome = match command {
+        None => run(&sources, Duration::from_secs(shutdown_timeout)),
+        Some(Command::Validate(more)) => validate(&sources.and(more)),
+        Some(Command::PrintConfig(more)) => {
+            let loaded = sources.and(more).load_aloud();
+            loaded.and_then(|loaded| show(&spanwire_config::print(&loaded.config)))
         }
-        Some(Command::Explain(sources)) => {
-            sources.load_aloud().and_then(|config| show(&explain(&config)))
+        Some(Command::Explain(more)) => {
+            let loaded = sources.and(more).load_aloud();
+            loaded.and_then(|loaded| show(&explain(&loaded.config)))
         }
         Some(Command::Components) => {
             let lines = spanwire_config::components().iter().map(|component| {
                 let alias = component.alias.map_or_else(String::new, |alias| format!(" ({alias})"));
-                format!("{:<12}{}{alias}\n", component.section, component.kind)
+                let name = format!("{}{alias}", component.kind);
+                format!("{:<12}{name:<24}{}\n", component.section, component.stability)
             });
             show(&lines.collect::<String>())
         }
@@ -108,23 +111,38 @@ fn tell(line: &str) {
 
 /// Makes what can be made without a socket, too: certificates are read, expressions compiled.
 fn validate(sources: &Sources) -> Result<ExitCode, String> {
-    let config = sources.load_aloud()?;
-    config.notes.iter().for_each(|note| tell(&format!("note: {note}")));
+    let Loaded { config, places, .. } = sources.load_aloud()?;
+    config.notes.iter().chain(&notes(&config)).for_each(|note| tell(&format!("note: {note}")));
     let runtime =
-        spanwire_runtime::Builder::current_thread().build().map_err(|error| chain(&error))?;
-    runtime.block_on(check(&config)).map_err(|error| chain(&error))?;
-    show("valid\n")
+        spanwire_runtime::Builder::current_thread().build().map_err(|error| failed(&error))?;
+    let found = runtime.block_on(check(&config));
+    match found.is_empty() {
+        true => show("valid\n"),
+        false => Err(report(&places, &found).to_string()),
+    }
+}
+
+/// What shows when parts are made, as what shows when the configuration is read.
+fn report(places: &Places, found: &[StartError]) -> Report {
+    found.iter().map(|error| places.error(error.setting(), chain(error), error.help())).collect()
+}
+
+/// A warning in the one line that it has in a log.
+fn in_one_line(warning: &Diagnostic) -> String {
+    let at = warning.location();
+    let at = at.map(|at| format!(" ({}:{}:{})", at.file, at.line, at.column));
+    let help = warning.help().map(|help| format!("; {help}"));
+    [warning.message(), &at.unwrap_or_default(), &help.unwrap_or_default()].concat()
 }
 
 impl Sources {
     fn load(&self) -> Result<Loaded, String> {
         if self.config.is_empty() && self.set.is_empty() {
             let config = Config::default_pipeline();
-            return Ok(Loaded { config, warnings: Vec::new() });
+            return Ok(Loaded { config, warnings: Vec::new(), places: Places::default() });
         }
         let sources = self.config.iter().map(|source| source.parse::<Source>());
-        let mut sources =
-            sources.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+        let mut sources = sources.collect::<Result<Vec<_>, _>>().map_err(|error| failed(&error))?;
         if sources.is_empty() {
             sources.push(Source::Yaml(spanwire_config::print(&Config::default_pipeline())));
         }
@@ -136,11 +154,37 @@ impl Sources {
         Config::load(&sources, &self.set, &environment, compat).map_err(|report| report.to_string())
     }
 
-    /// Warnings go to standard error.
-    fn load_aloud(&self) -> Result<Config, String> {
-        let Loaded { config, warnings, .. } = self.load()?;
-        warnings.iter().for_each(|warning| tell(&warning.to_string()));
-        Ok(config)
+    /// What a log may say of them: text and values may hold secrets.
+    fn named(&self) -> String {
+        let names = self.config.iter().map(|source| match source.starts_with("yaml:") {
+            true => "yaml:...",
+            false => source,
+        });
+        let mut names: Vec<_> = names.map(str::to_owned).collect();
+        if names.is_empty() {
+            names.push("built in".to_owned());
+        }
+        if !self.set.is_empty() {
+            names.push(format!("{} by --set", self.set.len()));
+        }
+        names.join(", ")
+    }
+
+    /// Warnings go to standard error, each with an empty line after it as in a report.
+    fn load_aloud(&self) -> Result<Loaded, String> {
+        let loaded = self.load()?;
+        loaded.warnings.iter().for_each(|warning| tell(&format!("{warning}\n")));
+        Ok(loaded)
+    }
+
+    /// Those before the name of a command, and those after it.
+    fn and(mut self, more: Self) -> Self {
+        self.config.extend(more.config);
+        self.set.extend(more.set);
+        if more.config_compat == Compatibility::Warn {
+            self.config_compat = more.config_compat;
+        }
+        self
     }
 }
 
@@ -148,14 +192,14 @@ fn run(sources: &Sources, shutdown_timeout: Duration) -> Result<ExitCode, String
     if let Err(error) = heap::give_back() {
         tell(&format!("the allocator may keep more than the memory limit: {error}"));
     }
-    let config = sources.load_aloud()?;
-    let log = Log::start(&config.service.telemetry.logs).map_err(|error| chain(&error))?;
+    let loaded = sources.load()?;
+    let log = Log::start(&loaded.config.service.telemetry.logs).map_err(|error| failed(&error))?;
     open_more_files();
     let runtime = spanwire_runtime::Builder::multi_thread()
         .thread_name("spanwire")
         .build()
-        .map_err(|error| chain(&error))?;
-    let outcome = runtime.block_on(serve(config, sources, &log, shutdown_timeout));
+        .map_err(|error| failed(&error))?;
+    let outcome = runtime.block_on(serve(loaded, sources, &log, shutdown_timeout));
     // A write that hangs, to a pipe that nobody reads, must not keep the process.
     runtime.shutdown_background();
     let code = match outcome {
@@ -178,7 +222,7 @@ fn open_more_files() {
 }
 
 async fn serve(
-    config: Config,
+    Loaded { config, warnings, places }: Loaded,
     sources: &Sources,
     log: &Log,
     shutdown_timeout: Duration,
@@ -187,14 +231,29 @@ async fn serve(
     let (mut terminate, mut interrupt) =
         (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let mut hangup = signals(SignalKind::hangup())?;
-    config.notes.iter().for_each(|note| tracing::info!("{note}"));
-    let collector = tokio::select! {
-        started = Collector::start(config) => started.map_err(|error| chain(&error))?,
+    let mib = memory_limit(&config) as f64 / f64::from(1 << 20);
+    tracing::info!(
+        configuration = sources.named(),
+        memory_limit_mib = (mib * 10.0).round() / 10.0,
+        "spanwire-collector {} starts",
+        env!("CARGO_PKG_VERSION")
+    );
+    tell_in_log(&config, &warnings);
+    let started = tokio::select! {
+        started = start(config) => started,
         () = again(&mut terminate, &mut interrupt) => return Err("ended before it started".into()),
     };
+    let collector = started.map_err(|found| {
+        // Over several lines, for a person, after what was logged before it.
+        log.flush();
+        tell(&report(&places, &found).to_string());
+        "not started"
+    })?;
+    drop(places);
     for (name, address) in collector.addresses() {
         tracing::info!(component = name, "listening on {address}");
     }
+    tracing::info!("ready");
     let mut look = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
@@ -210,18 +269,43 @@ async fn serve(
         }
     }
     tracing::info!("shutting down; a second signal ends it at once");
-    let shutdown = tokio::select! {
-        shutdown = collector.shutdown(shutdown_timeout) => shutdown,
-        () = again(&mut terminate, &mut interrupt) => return Err("ended at once".into()),
+    let mut is_cut_short = false;
+    let at_once = async {
+        again(&mut terminate, &mut interrupt).await;
+        is_cut_short = true;
     };
-    match shutdown.spans_lost {
-        0 => tracing::info!("shut down; no span was lost"),
-        lost => tracing::error!("shut down; {lost} spans were not sent in time, and are lost"),
+    let lost = collector.shutdown_or(shutdown_timeout, at_once).await.spans_lost;
+    match (is_cut_short, lost) {
+        (false, 0) => tracing::info!("shut down; no span was lost"),
+        (false, lost) => {
+            return Err(format!("shut down; {lost} spans were not sent in time, and are lost"));
+        }
+        (true, 0) => return Err("ended at once; no span was lost".to_owned()),
+        (true, lost) => {
+            return Err(format!("ended at once; {lost} spans were not sent, and are lost"));
+        }
     }
     Ok(())
 }
 
-const LOOK: Duration = Duration::from_secs(10);
+/// Everything that is wrong and shows without a socket, or the first thing that shows with one.
+async fn start(config: Config) -> Result<Collector, Vec<StartError>> {
+    let found = check(&config).await;
+    if !found.is_empty() {
+        return Err(found);
+    }
+    Collector::start(config).await.map_err(|error| vec![error])
+}
+
+/// What is not as the configuration says.
+fn tell_in_log(config: &Config, warnings: &[Diagnostic]) {
+    warnings.iter().for_each(|warning| tracing::warn!("{}", in_one_line(warning)));
+    config.notes.iter().for_each(|note| tracing::info!("{note}"));
+    notes(config).iter().for_each(|note| tracing::warn!("{note}"));
+}
+
+/// What is only looked at is told as soon; each part sees to it that it does not say too much.
+const LOOK: Duration = Duration::from_secs(1);
 
 async fn again(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
@@ -237,11 +321,11 @@ async fn reload(collector: &Collector, sources: &Sources, log: &Log) {
     let loaded = tokio::task::spawn_blocking(move || reading.load());
     let loaded = loaded.await.unwrap_or_else(|failed| Err(failed.to_string()));
     let outcome = match loaded {
-        Ok(Loaded { config, warnings, .. }) => {
-            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            config.notes.iter().for_each(|note| tracing::info!("{note}"));
+        Ok(Loaded { config, warnings, places }) => {
+            tell_in_log(&config, &warnings);
             let logs = config.service.telemetry.logs.clone();
-            collector.reload(config).await.map(|()| logs).map_err(|error| chain(&error))
+            let reloaded = collector.reload(config).await.map(|()| logs);
+            reloaded.map_err(|error| report(&places, &[error]).to_string())
         }
         Err(report) => Err(report),
     };
@@ -252,6 +336,11 @@ async fn reload(collector: &Collector, sources: &Sources, log: &Log) {
         }
         Err(error) => tracing::error!("not reloaded, everything runs on as before: {error}"),
     }
+}
+
+/// An error that is the configuration's no more than the machine's.
+fn failed(error: &dyn std::error::Error) -> String {
+    format!("error: {}", chain(error))
 }
 
 /// An error with its causes.

@@ -12,7 +12,9 @@ use spanwire_config::{MetricNames, MetricsLevel};
 
 use crate::batches::{BatchStats, Histogram};
 use crate::ledger::DropReason;
-use crate::stats::{ExporterStats, PipelineStats, ProcessorStats, ReceiverStats, Stats};
+use crate::stats::{
+    ExporterStats, MemoryStats, PipelineStats, ProcessorStats, ReceiverStats, Stats,
+};
 
 /// The page of `/metrics`: text format 0.0.4 of Prometheus.
 pub(crate) fn page(
@@ -28,12 +30,19 @@ pub(crate) fn page(
 }
 
 fn write(stats: &Stats, started: Instant, level: MetricsLevel, page: &mut Page) -> fmt::Result {
+    memory(stats.memory, page)?;
     receivers(&stats.receivers, page)?;
     pipelines(stats, page)?;
     exporters(&stats.exporters, page)?;
     batches(&stats.exporters, level, page)?;
     ledger(stats, page)?;
     process(started, page)
+}
+
+fn memory(memory: MemoryStats, page: &mut Page) -> fmt::Result {
+    let mut one = |name, help, bytes: usize| page.family(name, Kind::Gauge, help)?.row(&[], bytes);
+    one("spanwire_memory_held_bytes", "What requests hold, copies included.", memory.held)?;
+    one("spanwire_memory_limit_bytes", "What they hold at most before they are taken.", memory.max)
 }
 
 /// What a row shows of one component.
@@ -526,6 +535,17 @@ mod tests {
         let own = "otelcol_exporter_queue_batch_send_size_count{exporter=\"otlp\"} 4";
         assert_rows(&detailed, &[own.to_owned()]);
         assert!(!detailed.contains("processor=\"\""), "{detailed}");
+    }
+
+    #[test]
+    fn what_requests_hold_is_told_beside_what_they_may_hold() {
+        let memory = MemoryStats { held: 1 << 30, max: 1 << 28 };
+        let text = plain(&Stats { memory, ..Stats::default() });
+        let rows = [
+            "spanwire_memory_held_bytes 1073741824".to_owned(),
+            "spanwire_memory_limit_bytes 268435456".to_owned(),
+        ];
+        assert_rows(&text, &rows);
     }
 
     #[test]

@@ -8,13 +8,13 @@ use std::time::{Instant, SystemTime};
 
 use http::StatusCode;
 use serde_json::json;
-use spanwire_config::{Config, Extension, MetricNames, MetricsLevel};
+use spanwire_config::{Config, Extension, MetricNames, MetricsLevel, Setting};
 
 use crate::admin::{self, Page, Server};
-use crate::build::StartError;
 use crate::metrics;
 use crate::service::{Graph, lock};
 use crate::sockets;
+use crate::start_error::StartError;
 use crate::stats::Stats;
 
 /// What a server shows.
@@ -61,13 +61,15 @@ enum Place {
 
 struct Wanted {
     name: String,
+    setting: Setting,
     endpoint: String,
     kind: Kind,
 }
 
-/// What is to listen for people and their tools: names, and addresses as in the configuration.
-pub(crate) fn endpoints(config: &Config) -> impl Iterator<Item = (String, String)> {
-    wanted(config).into_iter().map(|one| (one.name, one.endpoint))
+/// What is to listen for people and their tools: where that is set, and addresses as in the
+/// configuration.
+pub(crate) fn endpoints(config: &Config) -> impl Iterator<Item = (Setting, String)> {
+    wanted(config).into_iter().map(|one| (one.setting, one.endpoint))
 }
 
 fn wanted(config: &Config) -> Vec<Wanted> {
@@ -76,7 +78,8 @@ fn wanted(config: &Config) -> Vec<Wanted> {
     if let Some(address) = &metrics.address {
         let (name, endpoint) = ("metrics".to_owned(), address.clone());
         let kind = Kind::Metrics { names: metrics.names, level: metrics.level };
-        wanted.push(Wanted { name, endpoint, kind });
+        let setting = Setting::section("service").key("telemetry").key("metrics");
+        wanted.push(Wanted { name, setting, endpoint, kind });
     }
     for id in &config.service.extensions {
         let (endpoint, kind) = match config.extensions.get(id) {
@@ -86,7 +89,8 @@ fn wanted(config: &Config) -> Vec<Wanted> {
             Some(Extension::Zpages(zpages)) => (&zpages.endpoint, Kind::Pipelines),
             _ => continue,
         };
-        wanted.push(Wanted { name: id.to_string(), endpoint: endpoint.clone(), kind });
+        let setting = Setting::component("extensions", id).key("endpoint");
+        wanted.push(Wanted { name: id.to_string(), setting, endpoint: endpoint.clone(), kind });
     }
     wanted
 }
@@ -95,9 +99,9 @@ fn wanted(config: &Config) -> Vec<Wanted> {
 /// answers, and those that stand go on with what they show, until [`Servers::run`].
 pub(crate) async fn prepare(config: &Config, standing: &Servers) -> Result<Prepared, StartError> {
     let mut prepared: Vec<(Place, Shown)> = Vec::new();
-    for Wanted { name, endpoint, kind } in wanted(config) {
+    for Wanted { name, setting, endpoint, kind } in wanted(config) {
         let cannot = |source| StartError::Listen {
-            component: name.clone(),
+            setting: setting.clone(),
             endpoint: endpoint.clone(),
             source,
         };
@@ -129,7 +133,7 @@ impl Servers {
                 let (shows, graph) = (Arc::clone(&shown), Weak::clone(graph));
                 let page = move |path: &str| {
                     let kind = shows.lock().unwrap_or_else(PoisonError::into_inner).kind.clone();
-                    kind.page(path, &*graph.upgrade()?)
+                    Some(kind.page(path, &*graph.upgrade()?))
                 };
                 let _server = Server::spawn(socket, page);
                 Arc::new(Standing { endpoint, listener, _server, shown })
@@ -160,7 +164,7 @@ impl Servers {
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (String, String)> {
         self.0.iter().map(|one| {
             let shown = one.shown.lock().unwrap_or_else(PoisonError::into_inner);
-            (format!("{} {}", shown.name, one.endpoint), one.listener.address.to_string())
+            (shown.name.clone(), one.listener.address.to_string())
         })
     }
 
@@ -187,25 +191,38 @@ impl Servers {
 }
 
 impl Kind {
-    fn page(&self, path: &str, graph: &Mutex<Graph>) -> Option<Page> {
+    fn page(&self, path: &str, graph: &Mutex<Graph>) -> Page {
         let now = Instant::now();
         match self {
-            Self::Metrics { names, level } if path == "/metrics" => {
+            Self::Metrics { names, level } if path == METRICS => {
                 let (stats, started) = {
                     let graph = lock(graph);
                     (graph.stats(now), graph.started)
                 };
                 let text = metrics::page(&stats, started, *names, *level);
-                Some((StatusCode::OK, admin::PROMETHEUS, text))
+                (StatusCode::OK, admin::PROMETHEUS, text)
             }
-            Self::Health { path: wanted } if path == wanted => Some(health(&lock(graph), now)),
-            Self::Pipelines if path == "/debug/pipelinez" => {
+            Self::Health { path: wanted } if path == wanted => health(&lock(graph), now),
+            Self::Pipelines if path == PIPELINES => {
                 let stats = lock(graph).stats(now);
-                Some((StatusCode::OK, admin::TEXT, pipelines(&stats)))
+                (StatusCode::OK, admin::TEXT, pipelines(&stats))
             }
-            Self::Metrics { .. } | Self::Health { .. } | Self::Pipelines => None,
+            Self::Pipelines if path == "/" => {
+                (StatusCode::OK, admin::TEXT, format!("{PIPELINES}\n"))
+            }
+            Self::Metrics { .. } => elsewhere(METRICS),
+            Self::Health { path } => elsewhere(path),
+            Self::Pipelines => elsewhere(PIPELINES),
         }
     }
+}
+
+const METRICS: &str = "/metrics";
+const PIPELINES: &str = "/debug/pipelinez";
+
+/// For a path that has no page.
+fn elsewhere(page: &str) -> Page {
+    (StatusCode::NOT_FOUND, admin::TEXT, format!("not found; there is {page}\n"))
 }
 
 /// 200 while everything works, 503 with what does not.
@@ -309,5 +326,47 @@ mod tests {
         assert_eq!(text(951_782_400), "2000-02-29T00:00:00Z");
         assert_eq!(text(1_700_000_000), "2023-11-14T22:13:20Z");
         assert_eq!(text(4_107_542_400), "2100-03-01T00:00:00Z");
+    }
+
+    /// A destination that accepts connections and answers nothing, a span on its way to it, and what
+    /// health says after a time.
+    #[tokio::test]
+    async fn health_is_503_while_a_destination_takes_nothing_though_nothing_fails() {
+        use spanwire_model::{Resource, Scope, Span, SpanContext, SpanId, TraceFlags, TraceId};
+
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let yaml = format!(
+            "
+receivers: {{ otlp: {{ protocols: {{ grpc: {{ endpoint: 127.0.0.1:0 }} }} }} }}
+exporters: {{ otlphttp: {{ endpoint: 'http://{}', timeout: 0 }} }}
+service:
+  telemetry: {{ metrics: {{ level: none }} }}
+  pipelines: {{ traces: {{ receivers: [otlp], exporters: [otlphttp] }} }}
+",
+            silent.local_addr().expect("its address")
+        );
+        let source = spanwire_config::Source::Yaml(yaml);
+        let loaded = Config::load(&[source], &[], &|_| None, spanwire_config::Compat::Strict);
+        let config = loaded.unwrap_or_else(|report| panic!("{report}")).config;
+        let collector = crate::Collector::start(config).await.expect("it starts");
+        let at = |after: u64| {
+            let (status, _, text) =
+                health(&lock(&collector.graph), Instant::now() + Duration::from_secs(after));
+            (status.as_u16(), text)
+        };
+        assert_eq!(at(1_000).0, 200, "there is nothing to take");
+        let inlet = collector.inlet("traces", &Resource::default(), &Scope::new("test"));
+        let inlet = inlet.expect("the pipeline");
+        let ids = (TraceId::new(1).expect("not zero"), SpanId::new(1).expect("not zero"));
+        let context = SpanContext::new(ids.0, ids.1, TraceFlags::SAMPLED);
+        inlet.collect(&Span::new(context, "one".to_owned())).expect("there is room");
+        while collector.stats().exporters[0].account.requests_in_flight == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(at(25).0, 200, "it may answer yet");
+        let (status, text) = at(40);
+        assert_eq!(status, 503, "{text}");
+        assert!(text.contains("\"otlphttp\":\"has taken nothing for "), "{text}");
+        assert!(text.contains("spans that wait: 1"), "{text}");
     }
 }

@@ -1,16 +1,18 @@
 //! From a receiver through processors to every destination of a pipeline.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use bytes::Bytes;
 use spanwire_codec::view::Malformed;
 use spanwire_processors::{Actions, Edited, Sampler};
-use spanwire_receiver::{Budget, Refusal};
+use spanwire_receiver::{Budget, Refusal, Reservation};
+use tokio::sync::Semaphore;
 
 use crate::exporter::Exporter;
 use crate::fan_out::{self, Target};
-use crate::item::{Hold, Pieces, Request};
+use crate::item::{Hold, Pieces, Request, is_slice};
 use crate::ledger::{Flow, Passage, Passed};
 
 /// What a processor does to a request. Batching is not one of them: destinations do it, so that
@@ -100,11 +102,12 @@ pub(crate) struct Processed {
 impl Pipeline {
     /// What comes out of the processors. New bytes are taken from `budget`, and where none of the old
     /// ones are left, theirs are given back. Large requests are edited on a thread where that holds up
-    /// nobody else.
+    /// nobody else, no more of them at once than there are cores: their new bytes are not counted
+    /// before they are all there.
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] where memory has no room for the new bytes.
+    /// A [`Refusal`] where memory has no room for the new bytes: the spans are the sender's still.
     pub(crate) async fn process(
         self: &Arc<Self>,
         request: Request,
@@ -114,7 +117,14 @@ impl Pipeline {
             return self.edit(request, budget);
         }
         let (this, budget) = (Arc::clone(self), Arc::clone(budget));
-        let edited = tokio::task::spawn_blocking(move || this.edit(request, &budget)).await;
+        // Never closed.
+        let turn = TURNS.acquire().await.ok();
+        let edited = tokio::task::spawn_blocking(move || {
+            let edited = this.edit(request, &budget);
+            drop(turn);
+            edited
+        });
+        let edited = edited.await;
         edited.unwrap_or_else(|failed| match failed.is_panic() {
             true => Err(Refusal::Internal { message: failed.to_string() }),
             // The process ends.
@@ -165,10 +175,14 @@ impl Pipeline {
 /// Edits run at a few hundred megabytes a second, so this is some milliseconds.
 const INLINE_BYTES: usize = 1 << 20;
 
+/// Large requests that may be edited at once.
+static TURNS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, usize::from)));
+
 /// The request in one piece. Where that takes a copy, the copy is what is held then.
 fn whole(request: &mut Request, budget: &Arc<Budget>) -> Result<Bytes, Refusal> {
     if let Pieces::Several(_) = &request.pieces {
-        let reservation = budget.reserve(request.bytes).ok_or(NO_ROOM)?;
+        let reservation = room(request.bytes, request.bytes, budget)?;
         request.pieces = Pieces::One(request.pieces.joined());
         request.hold = Some(Arc::new(reservation));
     }
@@ -182,18 +196,31 @@ fn hold(
     old: Option<Hold>,
     budget: &Arc<Budget>,
 ) -> Result<Option<Hold>, Refusal> {
-    let old_bytes = before.as_ptr_range();
-    let is_new = |piece: &&Bytes| !old_bytes.contains(&piece.as_ptr());
+    let is_new = |piece: &&Bytes| !is_slice(piece, before);
     let new: usize = pieces.iter().filter(is_new).map(Bytes::len).sum();
-    let reservation = budget.reserve(new).ok_or(NO_ROOM)?;
+    let reservation = room(new, before.len(), budget)?;
     Ok(Some(match pieces.iter().all(|piece| is_new(&piece)) {
         true => Arc::new(reservation),
         false => Arc::new((old, reservation)),
     }))
 }
 
-/// Memory has no room: so long a sender is asked to wait.
-const NO_ROOM: Refusal = Refusal::Exhausted { retry_after: Duration::from_secs(1) };
+/// Room for `more` bytes beside the `held` ones of a request.
+fn room(more: usize, held: usize, budget: &Arc<Budget>) -> Result<Reservation, Refusal> {
+    budget.reserve(more).ok_or_else(|| match held.saturating_add(more) > budget.bytes_max() {
+        // Not even alone.
+        true => Refusal::TooLarge {
+            message: format!(
+                "processing a request of {held} bytes takes {more} more, and memory has room for {}",
+                budget.bytes_max()
+            ),
+        },
+        false => Refusal::Exhausted { retry_after: RETRY_AFTER },
+    })
+}
+
+/// So long a sender is asked to wait where memory has no room.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Whether the very bytes came out that went in.
 fn is_untouched(pieces: &[Bytes], before: &Bytes) -> bool {
@@ -253,7 +280,8 @@ mod tests {
             batch_processor: None,
         };
         let ledger = Arc::default();
-        let nop = Exporter::spawn("nop".to_owned(), settings, Destination::Nop, ledger, 1 << 20);
+        let (id, budget) = ("nop".to_owned(), Arc::new(Budget::new(1 << 20)));
+        let nop = Exporter::spawn(id, settings, Destination::Nop, ledger, 1 << 20, budget);
         Arc::new(Pipeline {
             id: "traces".to_owned(),
             stages,
@@ -338,5 +366,18 @@ mod tests {
         };
         assert_eq!(first(100).await, (false, false));
         assert_eq!(first(30_000).await, (true, true));
+    }
+    #[tokio::test]
+    async fn no_more_large_requests_are_edited_at_once_than_there_are_cores() {
+        let budget = Arc::new(Budget::new(1 << 26));
+        let pipeline = pipeline(vec![Step::Attributes(upsert("a", 1))]);
+        let cores = available_parallelism().map_or(1, usize::from);
+        let others = TURNS.acquire_many(cores as u32).await.expect("never closed");
+        let large = request(30_000, &budget);
+        let mut processed = std::pin::pin!(pipeline.process(large, &budget));
+        let in_time = Duration::from_millis(500);
+        assert!(tokio::time::timeout(in_time, &mut processed).await.is_err(), "it waits");
+        drop(others);
+        assert!(processed.await.is_ok());
     }
 }

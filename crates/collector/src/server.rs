@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spanwire_config::{self as config, Listen};
+use spanwire_config::{self as config, ComponentId, Listen, Setting};
 use spanwire_receiver::{
     BindError, Budget, Builder, Cors, Pem, Receiver, ServerTls, Sink, TlsVersion,
 };
 
 use crate::sockets::Socket;
+use crate::start_error::StartError;
 
 /// One of the protocols of a receiver. Each is a server of its own, as each has settings of its own,
 /// and a reload that changes one leaves the other alone.
@@ -32,6 +33,11 @@ impl Protocol {
             Self::Grpc => "grpc",
             Self::Http => "http",
         }
+    }
+
+    /// Its settings in those of a receiver.
+    pub(crate) fn setting(self, id: &ComponentId) -> Setting {
+        Setting::component("receivers", id).key("protocols").key(self.as_str())
     }
 }
 
@@ -58,19 +64,33 @@ impl Server {
     }
 
     /// Whether it could serve, as far as that shows without a socket.
-    pub(crate) async fn check(&self, budget: Arc<Budget>) -> Result<(), BindError> {
-        let nowhere = PathBuf::from("\0");
-        let builder = self.builder(budget);
-        let builder = match self {
-            Self::Grpc(_) => builder.grpc_unix(nowhere),
-            Self::Http(_) => builder.http_unix(nowhere),
-        };
-        let sink = async |_| Ok(spanwire_receiver::Accepted::default());
-        match builder.bind(sink).await {
-            // A receiver looks at all else before it binds, and no system binds such a path.
-            Ok(_) | Err(BindError::Unix { .. }) => Ok(()),
-            Err(error) => Err(error),
+    pub(crate) async fn check(
+        &self,
+        id: &ComponentId,
+        budget: Arc<Budget>,
+    ) -> Result<(), StartError> {
+        let wrong = |source| StartError::Receiver { setting: self.blamed(id, &source), source };
+        self.builder(budget).check().await.map_err(wrong)
+    }
+
+    fn tls(&self) -> Option<&config::ServerTls> {
+        match self {
+            Self::Grpc(grpc) => grpc.tls.as_ref(),
+            Self::Http(http) => http.tls.as_ref(),
         }
+    }
+
+    /// The setting that is the cause of an error.
+    fn blamed(&self, id: &ComponentId, error: &BindError) -> Setting {
+        let server = self.protocol().setting(id);
+        let (BindError::Tls(error), Some(tls)) = (error, self.tls()) else { return server };
+        server.key("tls").key(match error.what() {
+            "server certificate" if tls.cert_file.is_none() => "cert_pem",
+            "server certificate" => "cert_file",
+            "server key" if tls.key_file.is_none() => "key_pem",
+            "server key" => "key_file",
+            _ => "client_ca_file",
+        })
     }
 
     /// Serves on sockets that listen.
@@ -94,25 +114,37 @@ impl Server {
     /// Its settings, for bytes that are taken from a budget.
     pub(crate) fn builder(&self, budget: Arc<Budget>) -> Builder {
         let memory = budget.bytes_max();
-        let builder = Receiver::builder().budget(budget);
+        let builder = request_bytes_max(
+            Receiver::builder().budget(budget),
+            self.request_bytes_max(memory),
+            memory,
+        );
         match self {
-            Self::Grpc(grpc) => {
-                of_grpc(grpc, request_bytes_max(builder, grpc.max_recv_msg_size_bytes, memory))
-            }
-            Self::Http(http) => {
-                of_http(http, request_bytes_max(builder, http.max_request_body_size, memory))
-            }
+            Self::Grpc(grpc) => of_grpc(grpc, builder),
+            Self::Http(http) => of_http(http, builder),
+        }
+    }
+
+    /// The largest request: no larger than half of the memory, as it may be there compressed and
+    /// decompressed at once.
+    pub(crate) fn request_bytes_max(&self, memory: usize) -> usize {
+        self.request_bytes_asked().1.min(memory / 2).max(1)
+    }
+
+    /// The key of the configuration that asks for it, and what it asks for.
+    pub(crate) fn request_bytes_asked(&self) -> (&'static str, usize) {
+        match self {
+            Self::Grpc(grpc) => ("max_recv_msg_size_mib", grpc.max_recv_msg_size_bytes),
+            Self::Http(http) => ("max_request_body_size", http.max_request_body_size),
         }
     }
 }
 
-/// The largest request: no larger than half of the memory, as it may be there compressed and
-/// decompressed at once. The protocol that is not served has the same limit, and no user of it.
+/// The protocol that is not served has the same limit, and no user of it.
 ///
 /// A connection may hold three quarters of the memory: half is what queues hold, and a sender that
 /// is alone shall wait for room in them before it is refused.
 fn request_bytes_max(builder: Builder, bytes: usize, memory: usize) -> Builder {
-    let bytes = bytes.min(memory / 2).max(1);
     let share = (memory / 4 * 3).max(2 * bytes);
     builder.grpc_request_bytes_max(bytes).http_request_bytes_max(bytes).connection_bytes_max(share)
 }

@@ -5,12 +5,12 @@ use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use spanwire_config::{ComponentId, Config};
+use spanwire_config::{self as config, ComponentId, Config};
 use spanwire_model::{Resource, Scope};
 use spanwire_receiver::Budget;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::build::{self, Made, Prepared, Standing, StartError};
+use crate::build::{self, Made, Prepared, Standing};
 use crate::collect::Inlet;
 use crate::exporter::Exporter;
 use crate::intake::Intake;
@@ -19,7 +19,10 @@ use crate::limits;
 use crate::pages;
 use crate::pipeline::{Pipeline, Processor, Stages};
 use crate::source::{Port, Source};
-use crate::stats::{ExporterStats, PipelineStats, ProcessorStats, ReceiverStats, Stats};
+use crate::start_error::StartError;
+use crate::stats::{
+    ExporterStats, MemoryStats, PipelineStats, ProcessorStats, ReceiverStats, Stats,
+};
 
 /// A running collector.
 ///
@@ -49,7 +52,7 @@ use crate::stats::{ExporterStats, PipelineStats, ProcessorStats, ReceiverStats, 
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 pub struct Collector {
-    graph: Arc<Mutex<Graph>>,
+    pub(crate) graph: Arc<Mutex<Graph>>,
     /// One reload after the other.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -61,6 +64,7 @@ pub(crate) struct Graph {
     pub(crate) pipelines: BTreeMap<ComponentId, Arc<Pipeline>>,
     pub(crate) exporters: BTreeMap<ComponentId, Arc<Exporter>>,
     pub(crate) pages: pages::Servers,
+    /// One for the life of the process; a reload changes its limit.
     pub(crate) budget: Arc<Budget>,
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
@@ -119,8 +123,13 @@ impl Collector {
         let standing = Standing::of(&lock(&self.graph));
         let mut prepared = build::prepare(&config, &standing).await?;
         let pages = pages::prepare(&config, &standing.pages).await?;
+        // New servers are made for the new limit.
+        let budget = Arc::clone(&lock(&self.graph).budget);
+        let bytes_max = budget.bytes_max();
+        budget.set_bytes_max(prepared.bytes_max);
         let mut sources = Vec::new();
         if let Err(error) = build::serve(&mut prepared, &standing, &mut sources).await {
+            budget.set_bytes_max(bytes_max);
             for source in sources {
                 if standing.serves(&source.port) {
                     // Requests may have come by it, which went to what stands.
@@ -167,6 +176,32 @@ impl Collector {
 
     /// Takes no more spans, sends what it holds, and stops: all within the deadline.
     pub async fn shutdown(self, deadline: Duration) -> Shutdown {
+        self.shutdown_or(deadline, std::future::pending()).await
+    }
+
+    /// The same, and all of it ends at once when `at_once` does: what is not sent by then is lost, and
+    /// counted.
+    pub async fn shutdown_or(
+        self,
+        deadline: Duration,
+        at_once: impl Future<Output = ()>,
+    ) -> Shutdown {
+        let connections_cut = tokio::select! {
+            cut = self.send_all(deadline) => cut,
+            () = at_once => 0,
+        };
+        let graph = lock(&self.graph);
+        // What is queued still is on its way to being dropped.
+        let lost = |ledger: &Arc<Ledger>| {
+            let account = ledger.read();
+            account.dropped(DropReason::Shutdown) + account.queued
+        };
+        Shutdown { spans_lost: graph.ledgers.values().map(lost).sum(), connections_cut }
+    }
+
+    /// Takes no more spans, and sends what it holds, for as long as there is time. Gives the number of
+    /// connections that were cut.
+    async fn send_all(&self, deadline: Duration) -> usize {
         let end = tokio::time::Instant::now() + deadline.min(DEADLINE_MAX);
         let (sources, exporters) = {
             let mut graph = lock(&self.graph);
@@ -191,13 +226,7 @@ impl Collector {
         for exporter in exporters {
             exporter.ended(end).await;
         }
-        let graph = lock(&self.graph);
-        // What is queued still is on its way to being dropped.
-        let lost = |ledger: &Arc<Ledger>| {
-            let account = ledger.read();
-            account.dropped(DropReason::Shutdown) + account.queued
-        };
-        Shutdown { spans_lost: graph.ledgers.values().map(lost).sum(), connections_cut }
+        connections_cut
     }
 }
 
@@ -225,7 +254,7 @@ impl Graph {
 
     /// Lets what was prepared run in the place of what runs.
     fn run(&mut self, config: Config, prepared: Prepared, sources: Vec<Source>) {
-        let Prepared { destinations, queue_bytes_max, steps, ports, budget } = prepared;
+        let Prepared { destinations, queue_bytes_max, steps, ports, bytes_max } = prepared;
         let exporters = destinations.into_iter().map(|(id, made)| {
             let exporter = match made {
                 Made::Stands(exporter) => {
@@ -236,7 +265,10 @@ impl Graph {
                     // An id keeps its account, whatever stands for it.
                     let ledger = Arc::clone(self.ledgers.entry(id.clone()).or_default());
                     let name = id.to_string();
-                    Arc::new(Exporter::spawn(name, settings, destination, ledger, queue_bytes_max))
+                    let (bytes_max, budget) = (queue_bytes_max, Arc::clone(&self.budget));
+                    let exporter =
+                        Exporter::spawn(name, settings, destination, ledger, bytes_max, budget);
+                    Arc::new(exporter)
                 }
             };
             (id, exporter)
@@ -287,7 +319,9 @@ impl Graph {
             }
             self.exporters_left.push(exporter);
         }
-        self.budget = budget;
+        let connections_max = limits::connections_max(bytes_max);
+        let receivers = self.sources.values().map(|source| &source.receiver);
+        receivers.for_each(|receiver| receiver.set_connections_max(connections_max));
         self.config = config;
     }
 
@@ -322,27 +356,25 @@ impl Graph {
     }
 
     pub(crate) fn stats(&self, now: Instant) -> Stats {
-        let processors = self.pipelines.values().flat_map(|pipeline| {
-            pipeline.stages.processors().map(|processor| {
-                let (incoming, outgoing) = processor.flow.read();
-                let (processor, pipeline) = (processor.id.clone(), pipeline.id.clone());
-                ProcessorStats { processor, pipeline, incoming, outgoing }
-            })
+        let processors = self.pipelines.iter().flat_map(|(id, pipeline)| {
+            let settings = self.config.service.pipelines.get(id);
+            self.processors(settings.map_or(&[][..], |one| &one.processors), pipeline)
         });
         let exporters = self.ledgers.iter().map(|(id, ledger)| {
             let exporter = self.exporters.get(id);
             let account = ledger.read();
             let ailment = exporter.and_then(|exporter| {
-                exporter.log().flush(now);
-                exporter.health().ailment(now, account.queued > 0)
+                exporter.tell(now);
+                exporter.ailment(now)
             });
+            let failing = ailment.map(|ailment| (ailment.lasted.as_secs(), ailment.what.error()));
             ExporterStats {
                 exporter: id.to_string(),
                 account,
                 queue_size: exporter.map_or(0, |exporter| exporter.queue_size()),
                 queue_capacity: exporter.map_or(0, |exporter| exporter.capacity()),
                 batches: exporter.and_then(|exporter| exporter.batches()),
-                failing: ailment.map(|ailment| (ailment.lasted.as_secs(), ailment.error.into())),
+                failing,
             }
         });
         let passages = self.passages.iter().map(|(id, passage)| PipelineStats {
@@ -356,11 +388,34 @@ impl Graph {
             add(&mut receivers, source);
         }
         Stats {
+            memory: MemoryStats { held: self.budget.bytes(), max: self.budget.bytes_max() },
             receivers: receivers.into_values().collect(),
             pipelines: passages.collect(),
             processors: processors.collect(),
             exporters: exporters.collect(),
         }
+    }
+
+    /// Those of a pipeline, in order. A memory limiter is carried out by the receivers, before they
+    /// count: what comes to it, it passes on.
+    fn processors(&self, ids: &[ComponentId], pipeline: &Pipeline) -> Vec<ProcessorStats> {
+        let mut spans = pipeline.passage.read().accepted;
+        let mut processors = Vec::new();
+        for id in ids {
+            let processor = id.to_string();
+            let flow = pipeline.stages.processors().find(|one| one.id == processor);
+            let is_limiter =
+                matches!(self.config.processors.get(id), Some(config::Processor::MemoryLimiter(_)));
+            let (incoming, outgoing) = match flow {
+                Some(one) => one.flow.read(),
+                None if is_limiter => (spans, spans),
+                None => continue,
+            };
+            spans = outgoing;
+            let pipeline = pipeline.id.clone();
+            processors.push(ProcessorStats { processor, pipeline, incoming, outgoing });
+        }
+        processors
     }
 
     fn addresses(&self) -> Vec<(String, String)> {
@@ -377,17 +432,10 @@ impl Graph {
             if exporter.is_dead() {
                 return Some((exporter.id().to_owned(), "its worker is gone".to_owned()));
             }
-            exporter.log().flush(now);
-            let ailment = exporter.health().ailment(now, exporter.account().queued > 0)?;
-            (ailment.lasted >= AILING_AFTER).then(|| {
-                let text = format!(
-                    "fails for {} s, {} attempts: {}",
-                    ailment.lasted.as_secs(),
-                    ailment.attempts,
-                    ailment.error
-                );
-                (exporter.id().to_owned(), text)
-            })
+            exporter.tell(now);
+            let ailment = exporter.ailment(now)?;
+            (ailment.lasted >= AILING_AFTER)
+                .then(|| (exporter.id().to_owned(), ailment.to_string()))
         };
         self.exporters.values().filter_map(ailment).collect()
     }

@@ -9,8 +9,8 @@ use spanwire_config::{ComponentId, Listen};
 use spanwire_receiver::{BindError, UnixSocket};
 use tokio::net::TcpSocket;
 
-use crate::build::StartError;
 use crate::server::Protocol;
+use crate::start_error::StartError;
 
 /// A socket that listens.
 pub(crate) enum Socket {
@@ -40,10 +40,10 @@ pub(crate) async fn of(
         any if any.ends_with(":0") => format!("{id} {} {any}", protocol.as_str()),
         fixed => fixed,
     };
-    let cannot = |source| StartError::Listen {
-        component: format!("receiver {id}"),
-        endpoint: endpoint.to_string(),
-        source,
+    let setting = || protocol.setting(id).key("endpoint");
+    let cannot = |source| {
+        let endpoint = endpoint.to_string();
+        StartError::Listen { setting: setting(), endpoint, source }
     };
     let own = stands.iter().filter(|(standing, _)| *standing == name);
     let mut sockets = own.map(|(_, one)| one.share()).collect::<Result<_, _>>().map_err(cannot)?;
@@ -57,7 +57,7 @@ pub(crate) async fn of(
                 listen(address, &listeners.collect::<Vec<_>>()).await.map_err(cannot)?
             }
             Listen::Unix(path) => {
-                let bind = |source: BindError| StartError::Receiver { id: id.clone(), source };
+                let bind = |source: BindError| StartError::Receiver { setting: setting(), source };
                 vec![Socket::Unix(UnixSocket::bind(path).await.map_err(bind)?)]
             }
         };

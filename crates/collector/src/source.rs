@@ -7,9 +7,10 @@ use spanwire_config::ComponentId;
 use spanwire_receiver::{BindError, Coding, Reason, Receiver};
 
 use crate::intake::{Feed, Intake};
+use crate::limits;
 use crate::server::{Protocol, Server};
 use crate::sockets::Socket;
-use crate::stats::{ConnectionStats, ReceiverStats};
+use crate::stats::{ConnectionStats, MemoryStats, ReceiverStats};
 use crate::watch::Watch;
 
 /// Which receiver of the configuration, and which of its protocols.
@@ -21,9 +22,21 @@ pub(crate) struct Plan {
     pub(crate) server: Server,
     /// The compressions whose requests are kept as they came, for whoever forwards them so.
     pub(crate) keeps: Vec<Coding>,
-    /// Of the budget it takes from.
-    pub(crate) bytes_max: usize,
-    pub(crate) connections_max: usize,
+    /// The memory limit, where it is so small that it bounds the largest request, or with that what a
+    /// connection may hold: a server keeps these for as long as it runs.
+    bytes_max: Option<usize>,
+}
+
+impl Plan {
+    /// Of a server that takes from a budget of `bytes_max` bytes.
+    pub(crate) fn new(server: Server, keeps: Vec<Coding>, bytes_max: usize) -> Self {
+        let request_bytes_max = match &server {
+            Server::Grpc(grpc) => grpc.max_recv_msg_size_bytes,
+            Server::Http(http) => http.max_request_body_size,
+        };
+        let is_bound = bytes_max / 4 * 3 < request_bytes_max.saturating_mul(2);
+        Self { server, keeps, bytes_max: is_bound.then_some(bytes_max) }
+    }
 }
 
 /// A server of the configuration.
@@ -52,7 +65,8 @@ impl Source {
         let shared = shared.collect::<Result<_, _>>().map_err(BindError::Listener)?;
         let budget = Arc::clone(intake.budget());
         let feed = Feed { intake: Arc::clone(&intake), keeps: plan.keeps.clone() };
-        let builder = plan.server.builder(budget).connections_max(plan.connections_max);
+        let connections_max = limits::connections_max(budget.bytes_max());
+        let builder = plan.server.builder(budget).connections_max(connections_max);
         let builder = builder.keep_compressed(!plan.keeps.is_empty());
         let receiver = plan.server.serve(builder, shared, feed).await?;
         let (sockets, watch) = (Mutex::new(sockets), Watch::default());
@@ -105,7 +119,7 @@ impl Source {
                 .collect(),
             connections: ConnectionStats {
                 open: stats.connections_open,
-                max: self.plan.connections_max,
+                max: self.receiver.connections_max(),
                 accepted: stats.connections_accepted,
                 failed: stats.connections_failed,
                 tls_handshakes_failed: stats.tls_handshakes_failed,
@@ -118,7 +132,9 @@ impl Source {
     pub(crate) fn tell(&self, now: Instant) {
         let (id, protocol) = &self.port;
         let name = format!("{id} {}", protocol.as_str());
-        self.watch.look(&name, &self.receiver, self.stats().connections, now);
+        let budget = self.intake.budget();
+        let memory = MemoryStats { held: budget.bytes(), max: budget.bytes_max() };
+        self.watch.look(&name, &self.receiver, self.stats(), memory, now);
     }
 
     pub(crate) fn addresses(&self) -> Vec<(String, String)> {

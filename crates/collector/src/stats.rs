@@ -7,6 +7,8 @@ use crate::ledger::{Account, Passed};
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// What all requests hold.
+    pub memory: MemoryStats,
     /// By receiver and transport, in the order of the configuration.
     pub receivers: Vec<ReceiverStats>,
     /// By pipeline.
@@ -15,6 +17,17 @@ pub struct Stats {
     pub processors: Vec<ProcessorStats>,
     /// By destination.
     pub exporters: Vec<ExporterStats>,
+}
+
+/// The memory of requests, from before they are read until they are sent, and of copies that are held
+/// beside them.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryStats {
+    /// Held now, in bytes.
+    pub held: usize,
+    /// From here on no more is taken; it may be exceeded by copies of what was taken before.
+    pub max: usize,
 }
 
 /// Spans that came by one transport of a receiver.

@@ -1,53 +1,68 @@
-//! What goes wrong at a server of spans before there is a request to count, in lines of the log.
+//! What goes wrong at a server of spans before a pipeline knows of it, in lines of the log: with
+//! connections, and with requests that it refuses by itself.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use spanwire_receiver::Receiver;
+use spanwire_receiver::{Reason, Receiver};
 
 use crate::log::chain;
-use crate::stats::ConnectionStats;
+use crate::stats::{ConnectionStats, MemoryStats, ReceiverStats};
 
 /// Tells what is new of a server since it was last looked at.
 #[derive(Debug, Default)]
-pub(crate) struct Watch(Mutex<Option<(Instant, Seen)>>);
+pub(crate) struct Watch(Mutex<Last>);
+
+#[derive(Debug, Default)]
+struct Last {
+    /// When there was something to tell.
+    told: Option<Instant>,
+    seen: Seen,
+}
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Seen {
     connections: ConnectionStats,
+    /// Requests refused, by reason.
+    refused: Vec<(&'static str, u64)>,
+    /// What decides on many of them.
+    memory: MemoryStats,
     /// Why the last TLS handshake failed that did.
     handshake: Option<String>,
     /// Why certificate files are not used as they are now.
     unused_files: Vec<String>,
 }
 
-/// Looks that come sooner after one another tell nothing. Less than the 10 s after which the process
-/// looks by itself, so that none of those is passed over.
-const QUIET: Duration = Duration::from_secs(9);
+/// So long after a line, looks tell nothing.
+const QUIET: Duration = Duration::from_secs(10);
 
 impl Watch {
     pub(crate) fn look(
         &self,
         name: &str,
         receiver: &Receiver,
-        connections: ConnectionStats,
+        stats: ReceiverStats,
+        memory: MemoryStats,
         now: Instant,
     ) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref().is_some_and(|(at, _)| now.saturating_duration_since(*at) < QUIET) {
+        if last.told.is_some_and(|told| now.saturating_duration_since(told) < QUIET) {
             return;
         }
         let files = receiver.unused_tls_files();
         let seen = Seen {
-            connections,
+            connections: stats.connections,
+            refused: stats.requests_refused,
+            memory,
             handshake: receiver.last_tls_failure().map(|error| chain(&*error)),
             unused_files: files.iter().map(|error| chain(&**error)).collect(),
         };
-        let before = last.take().map(|(_, seen)| seen).unwrap_or_default();
-        for message in seen.news(&before) {
+        for message in seen.news(&last.seen) {
             tracing::warn!(component = name, "{message}");
+            last.told = Some(now);
         }
-        *last = Some((now, seen));
+        last.seen = seen;
     }
 }
 
@@ -74,11 +89,75 @@ impl Seen {
                 now.max
             ));
         }
+        if let Some(refused) = self.for_want_of_memory(before) {
+            news.push(refused);
+        }
+        let for_good = FOR_GOOD.map(|reason| (reason, self.refused_since(before, &[reason])));
+        let for_good: Vec<_> = for_good.iter().filter(|(_, requests)| *requests > 0).collect();
+        if !for_good.is_empty() {
+            let sum: u64 = for_good.iter().map(|(_, requests)| requests).sum();
+            let each =
+                for_good.iter().map(|(reason, requests)| format!("{requests} {}", reason.as_str()));
+            let each = each.collect::<Vec<_>>().join(", ");
+            news.push(format!("{} refused for good, by reason: {each}", Requests(sum)));
+        }
         if self.unused_files != before.unused_files {
             let message = |why| format!("goes on with the certificates it has: {why}");
             news.extend(self.unused_files.iter().map(message));
         }
         news
+    }
+
+    fn for_want_of_memory(&self, before: &Self) -> Option<String> {
+        let requests = self.refused_since(before, &MEMORY);
+        let MemoryStats { held, max } = self.memory;
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        (requests > 0).then(|| {
+            format!(
+                "{} refused for want of memory, to be sent again: requests hold {:.1} of {:.1} MiB now",
+                Requests(requests),
+                mib(held),
+                mib(max)
+            )
+        })
+    }
+
+    /// Requests refused for one of these reasons since then.
+    fn refused_since(&self, before: &Self, reasons: &[Reason]) -> u64 {
+        let sum = |seen: &Self| -> u64 {
+            let named = |(name, _): &&(&str, u64)| reasons.iter().any(|one| one.as_str() == *name);
+            seen.refused.iter().filter(named).map(|(_, requests)| requests).sum()
+        };
+        sum(self).saturating_sub(sum(before))
+    }
+}
+
+/// Nobody but a receiver counts these: what has no room is not read.
+const MEMORY: [Reason; 2] = [Reason::Budget, Reason::SinkExhausted];
+
+/// Faults of senders, or of ours: they do not send it again.
+const FOR_GOOD: [Reason; 10] = [
+    Reason::Path,
+    Reason::Method,
+    Reason::ContentType,
+    Reason::ContentEncoding,
+    Reason::TooLarge,
+    Reason::Framing,
+    Reason::Malformed,
+    Reason::Panic,
+    Reason::SinkTooLarge,
+    Reason::SinkInternal,
+];
+
+/// So many of them.
+struct Requests(u64);
+
+impl fmt::Display for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("1 request"),
+            requests => write!(f, "{requests} requests"),
+        }
     }
 }
 
@@ -94,7 +173,7 @@ mod tests {
             max: 10,
             ..ConnectionStats::default()
         };
-        Seen { connections, handshake: Some("no cipher".into()), unused_files: Vec::new() }
+        Seen { connections, handshake: Some("no cipher".into()), ..Seen::default() }
     }
 
     #[test]
@@ -116,5 +195,22 @@ mod tests {
         assert_eq!(wrong.news(&seen(0, 0, 0)).len(), 1);
         assert_eq!(wrong.news(&wrong), Vec::<String>::new());
         assert_eq!(seen(0, 0, 0).news(&wrong), Vec::<String>::new());
+    }
+
+    #[test]
+    fn requests_that_memory_has_no_room_for_are_told_with_what_it_holds() {
+        let seen = |budget, too_large, malformed| {
+            let names = [("budget", budget), ("too_large", too_large), ("malformed", malformed)];
+            let memory = MemoryStats { held: 64 << 20, max: 64 << 20 };
+            Seen { refused: names.to_vec(), memory, ..seen(0, 0, 0) }
+        };
+        let before = seen(10, 1, 1);
+        assert_eq!(before.news(&before), Vec::<String>::new());
+        let memory = "52000 requests refused for want of memory, to be sent again: requests hold 64.0 \
+                      of 64.0 MiB now";
+        assert_eq!(seen(52_010, 1, 1).news(&before), [memory]);
+        let for_good = "3 requests refused for good, by reason: 1 too_large, 2 malformed";
+        assert_eq!(seen(10, 2, 3).news(&before), [for_good]);
+        assert_eq!(seen(0, 1, 0).news(&Seen::default()).len(), 1, "the first look tells, too");
     }
 }

@@ -3,7 +3,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use spanwire_collector::{Collector, DropReason};
@@ -106,13 +106,7 @@ async fn what_is_too_large_for_the_destination_arrives_in_parts() {
 /// Faults 96, 179.
 #[tokio::test]
 async fn a_destination_that_comes_back_gets_everything() {
-    let away = Arc::new(AtomicBool::new(true));
-    let asked = Arc::clone(&away);
-    let answer = move |_: &Received| match asked.load(Ordering::Relaxed) {
-        true => Err(Refusal::Unavailable { retry_after: None }),
-        false => Ok(Accepted::default()),
-    };
-    let (destination, arrived) = destination(answer).await;
+    let (destination, arrived, away) = away().await;
     let collector = Collector::start(config(&to(&destination, ""))).await.expect("it starts");
     let sender = Sender::new(&collector, Protocol::Grpc);
     for round in 0..50 {
@@ -131,8 +125,7 @@ async fn a_destination_that_comes_back_gets_everything() {
 #[tokio::test]
 async fn a_stuck_destination_holds_up_no_other_and_its_losses_are_counted() {
     let (live, arrived) = destination(takes_all).await;
-    let never = |_: &Received| Err(Refusal::Unavailable { retry_after: None });
-    let (stuck, _) = destination(never).await;
+    let (stuck, ..) = away().await;
     let yaml = to(
         &live,
         &format!(
@@ -196,8 +189,7 @@ async fn a_sender_waits_while_the_only_destination_s_queue_is_full() {
 
 #[tokio::test]
 async fn a_full_queue_that_may_not_block_asks_the_sender_to_come_back_and_is_counted() {
-    let never = |_: &Received| Err(Refusal::Unavailable { retry_after: None });
-    let (destination, _) = destination(never).await;
+    let (destination, ..) = away().await;
     let queue = "    sending_queue: { queue_size: 1, num_consumers: 1, block_on_overflow: false }";
     let collector = Collector::start(config(&to(&destination, queue))).await.expect("it starts");
     let sender = Sender::new(&collector, Protocol::Grpc);
@@ -285,15 +277,8 @@ async fn a_refusal_that_no_other_payload_would_cure_is_not_asked_for_twice() {
 
 #[tokio::test]
 async fn with_two_destinations_that_are_full_the_first_to_have_room_is_enough() {
-    let never = |_: &Received| Err(Refusal::Unavailable { retry_after: None });
-    let (dead, _) = destination(never).await;
-    let open = Arc::new(AtomicBool::new(false));
-    let asked = Arc::clone(&open);
-    let opens = move |_: &Received| match asked.load(Ordering::Relaxed) {
-        true => Ok(Accepted::default()),
-        false => Err(Refusal::Unavailable { retry_after: None }),
-    };
-    let (slow, arrived) = destination(opens).await;
+    let (dead, ..) = away().await;
+    let (slow, arrived, away) = away().await;
     let queue = "    sending_queue: { queue_size: 2, num_consumers: 1 }";
     let yaml = to(&slow, queue).replace("service:\n", &format!(
         "  otlp/dead: {{ endpoint: {}, tls: {{ insecure: true }}, sending_queue: {{ queue_size: 2, num_consumers: 1 }} }}\nservice:\n",
@@ -312,7 +297,7 @@ async fn with_two_destinations_that_are_full_the_first_to_have_room_is_enough() 
         stats.exporters.iter().all(|one| one.account.accepted >= 20)
     })
     .await;
-    open.store(true, Ordering::Relaxed);
+    away.store(false, Ordering::Relaxed);
     while let Some(sent) = sends.join_next().await {
         sent.expect("no panic").expect("the one that is well takes it");
     }

@@ -3,15 +3,17 @@
 #![cfg(target_os = "linux")]
 
 mod endurance;
+mod support;
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use endurance::{Books, Conduct, Found, Limits, Running, Sink, lasting, load};
+use endurance::{Books, Conduct, Found, Limits, Sink, lasting, load};
 use spanwire_load::{Report, Run, Stop};
 use spanwire_receiver::Receiver;
+use support::process::Process;
 use tokio::runtime::Runtime;
 
 /// Room for what comes while a destination is away.
@@ -23,7 +25,7 @@ struct Stage {
     run: Run,
     sink: Arc<Sink>,
     destination: Option<Receiver>,
-    collector: Running,
+    collector: Process,
 }
 
 impl Stage {
@@ -41,7 +43,7 @@ impl Stage {
         let queue = "sending_queue: { queue_size: 10000 }";
         let settings = format!("tls: {{ insecure: true }}, compression: none, {retry}, {queue}");
         let exporter = format!("{exporter}: {{ endpoint: \"{endpoint}\", {settings}{more} }}");
-        let collector = Running::start(LIMITS, &exporter);
+        let collector = endurance::start(LIMITS, &exporter);
         Self { runtime, run, sink, destination: Some(destination), collector }
     }
 

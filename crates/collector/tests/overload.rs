@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 mod endurance;
+mod support;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,17 +11,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use endurance::bombs::{self, Answer};
-use endurance::{Conduct, Found, Limits, Running, Sink, lasting, load};
+use endurance::{Conduct, Found, Limits, Sink, lasting, load};
 use spanwire_load::{Report, Run, Stop};
+use support::process::Process;
 use tokio::runtime::Runtime;
 
 const LIMITS: Limits = Limits { budget_mib: 64, request_mib_max: 64 };
 
-fn start(destination: SocketAddr) -> Running {
+fn start(destination: SocketAddr) -> Process {
     let batch = "batch: { flush_timeout: 100ms, min_size: 2000, max_size: 4000 }";
     let queue = format!("sending_queue: {{ num_consumers: 4, {batch} }}");
     let settings = format!("tls: {{ insecure: true }}, compression: none, timeout: 30s, {queue}");
-    Running::start(LIMITS, &format!("otlp: {{ endpoint: \"{destination}\", {settings} }}"))
+    endurance::start(LIMITS, &format!("otlp: {{ endpoint: \"{destination}\", {settings} }}"))
 }
 
 fn any() -> SocketAddr {
@@ -35,7 +37,7 @@ fn asked_to_come_back(report: &Report) -> u64 {
             ["gRPC RESOURCE_EXHAUSTED", "gRPC UNAVAILABLE", "HTTP 429", "HTTP 503"]
                 .contains(&code.as_str())
                 // Without RetryInfo it would be too large.
-                && failures.example.starts_with("collector unavailable"),
+                && failures.example.starts_with("destination unavailable"),
             "{report}"
         );
         requests += failures.requests;
@@ -54,6 +56,48 @@ fn astray(reports: &[&Report]) -> (u64, u64) {
 /// Faults 91, 92.
 #[test]
 fn five_times_what_a_destination_takes_stays_within_the_memory_and_none_of_it_is_lost() {
+    // More in flight by gRPC than there is memory for, so that it has to be refused, and by HTTP what
+    // waits for room in the queue.
+    five_times_too_much(
+        "five times what the destination takes",
+        [
+            "--rate 80000 --connections 32 --in-flight-max 8 --spans-per-request 1000",
+            "--rate 20000 --connections 32 --in-flight-max 1 --protocol http/protobuf",
+        ],
+    );
+}
+
+/// Each connection of HTTP/1.1 has one request in flight, and JSON is several times its protobuf.
+///
+/// Faults 91, 92.
+#[test]
+fn json_from_hundreds_of_connections_stays_within_the_memory_and_none_of_it_is_lost() {
+    five_times_too_much(
+        "the same as JSON, from 256 connections",
+        [
+            "--rate 80000 --connections 16 --in-flight-max 16 --spans-per-request 400 \
+             --protocol http/json",
+            "--rate 20000 --connections 4 --in-flight-max 16 --spans-per-request 1000",
+        ],
+    );
+}
+
+/// Faults 98.
+#[test]
+fn a_sender_of_little_is_served_beside_eight_connections_that_send_without_end() {
+    let [_, little] = five_times_too_much(
+        "a sender of little beside 8 connections of much",
+        [
+            "--rate 400000 --connections 8 --in-flight-max 256",
+            "--rate 4000 --connections 1 --in-flight-max 4 --spans-per-request 500",
+        ],
+    );
+    let (refused, requests) = (asked_to_come_back(&little), little.measured.requests);
+    assert!(refused * 10 < requests, "{refused} of {requests} were refused");
+}
+
+/// Two loads that together bring five times as much as the destination takes.
+fn five_times_too_much(what: &str, loads: [&str; 2]) -> [Report; 2] {
     const TAKEN_PER_SECOND: u32 = 20_000;
     let _alone = endurance::alone();
     let time = lasting(Duration::from_secs(4));
@@ -63,22 +107,13 @@ fn five_times_what_a_destination_takes_stays_within_the_memory_and_none_of_it_is
     let destination = runtime.block_on(sink.serve(any()));
     let collector = start(destination.grpc_address().expect("served"));
 
-    // Together five times as much: more in flight by gRPC than there is memory for, so that it has to
-    // be refused, and by HTTP what waits for room in the queue.
     let longer = time.as_secs() + 60;
-    let grpc = format!(
-        "--rate 80000 --duration {longer} --connections 32 --in-flight-max 8 \
-         --spans-per-request 1000"
-    );
-    let http = format!(
-        "--rate 20000 --duration {longer} --connections 32 --in-flight-max 1 \
-         --protocol http/protobuf"
-    );
+    let loads = loads.map(|options| format!("{options} --duration {longer}"));
     let stop = Stop::default();
     let ((reports, taken), looks) = collector.watched(|| {
         thread::scope(|scope| {
             let (collector, sink, stop) = (&collector, &sink, &stop);
-            let loads = [(0, &grpc), (1, &http)].map(|(run, options)| {
+            let loads = [(0, &loads[0]), (1, &loads[1])].map(|(run, options)| {
                 let run = (runs[run], sink.ledger(run));
                 scope.spawn(move || {
                     load(options, collector, run.0, run.1).run(stop, drop).expect("a report")
@@ -98,7 +133,7 @@ fn five_times_what_a_destination_takes_stays_within_the_memory_and_none_of_it_is
     let (lost, duplicates) = astray(&[&reports[0], &reports[1]]);
     let refused = reports.iter().map(asked_to_come_back).sum::<u64>();
     let found = Found {
-        what: "five times what the destination takes",
+        what,
         accepted,
         lost,
         duplicates,
@@ -119,6 +154,7 @@ fn five_times_what_a_destination_takes_stays_within_the_memory_and_none_of_it_is
         (accepted, accepted, accepted)
     );
     collector.ends_well();
+    reports
 }
 
 /// Faults 47, 48, 98.

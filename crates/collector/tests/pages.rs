@@ -3,12 +3,10 @@
 mod support;
 
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use spanwire_collector::Collector;
-use spanwire_receiver::{Accepted, Received, Refusal};
 use spanwire_transport::Protocol;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -29,13 +27,7 @@ fn with_extensions(yaml: &str, extensions: &str, names: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_is_503_with_the_reason_while_a_destination_fails_and_200_when_it_is_well_again() {
-    let away = Arc::new(AtomicBool::new(true));
-    let asked = Arc::clone(&away);
-    let answer = move |_: &Received| match asked.load(Ordering::Relaxed) {
-        true => Err(Refusal::Unavailable { retry_after: None }),
-        false => Ok(Accepted::default()),
-    };
-    let (destination, _) = destination(answer).await;
+    let (destination, _, away) = away().await;
     let health = "health_check: { endpoint: 127.0.0.1:0 }";
     let yaml = with_extensions(&to(&destination, ""), health, "health_check");
     let collector = Collector::start(config(&yaml)).await.expect("it starts");
@@ -89,7 +81,8 @@ async fn a_reload_shows_something_else_at_the_addresses_that_there_are() {
         "health_check, zpages",
     );
     collector.reload(elsewhere).await.expect("another path");
-    assert!(get(&first, "/").await.starts_with("HTTP/1.1 404"));
+    let elsewhere = get(&first, "/").await;
+    assert!(elsewhere.starts_with("HTTP/1.1 404") && elsewhere.contains("/alive"), "{elsewhere}");
     assert!(get(&first, "/alive").await.contains("Server available"));
 
     let swapped = yaml(
@@ -119,4 +112,52 @@ async fn those_who_ask_slowly_make_room_for_others() {
     let answer = tokio::time::timeout(Duration::from_secs(60), get(&page, "/")).await;
     assert!(answer.expect("in time").contains("Server available"));
     drop(silent);
+}
+
+#[tokio::test]
+async fn whoever_asks_for_a_page_that_is_not_there_learns_which_one_is() {
+    let (destination, _) = destination(takes_all).await;
+    let zpages = "zpages: { endpoint: 127.0.0.1:0 }";
+    let yaml = with_extensions(&to(&destination, ""), zpages, "zpages").replace(
+        "metrics: { level: none }",
+        "metrics: { readers: [{ pull: { exporter: { prometheus: { host: 127.0.0.1, port: 0 } } } }] }",
+    );
+    let collector = Collector::start(config(&yaml)).await.expect("it starts");
+    let names: Vec<_> = collector.addresses().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["otlp grpc", "otlp http", "metrics", "zpages"], "no address is in a name");
+    let [metrics, zpages] = ["metrics", "zpages"].map(|part| address(&collector, part));
+    for (page, path, status, named) in [
+        (&zpages, "/", 200, "/debug/pipelinez"),
+        (&zpages, "/debug/tracez", 404, "/debug/pipelinez"),
+        (&metrics, "/", 404, "/metrics"),
+    ] {
+        let answer = get(page, path).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+        assert!(answer.contains(named), "{path}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_memory_limiter_counts_what_comes_to_it_wherever_it_stands() {
+    let (destination, _) = destination(takes_all).await;
+    let processors = "processors:
+  memory_limiter: { check_interval: 1s, limit_mib: 64 }
+  memory_limiter/late: { check_interval: 1s, limit_mib: 64 }
+  probabilistic_sampler: { sampling_percentage: 0 }
+exporters:\n";
+    let yaml = to(&destination, "").replace("exporters:\n", processors).replace(
+        "receivers: [otlp],",
+        "receivers: [otlp], processors: [memory_limiter, probabilistic_sampler, memory_limiter/late],",
+    );
+    let collector = Collector::start(config(&yaml)).await.expect("it starts");
+    let sender = Sender::new(&collector, Protocol::Grpc);
+    sender.send(request(0, 10), 10).await.expect("it is taken, and left out");
+    let stats = collector.stats();
+    let flows = stats.processors.iter().map(|one| (&*one.processor, one.incoming, one.outgoing));
+    let expected = [
+        ("memory_limiter", 10, 10),
+        ("probabilistic_sampler", 10, 0),
+        ("memory_limiter/late", 0, 0),
+    ];
+    assert_eq!(flows.collect::<Vec<_>>(), expected);
 }

@@ -2,95 +2,19 @@
 
 mod support;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use spanwire_transport::{Body, Protocol, Transport, TransportConfig};
+use support::process::{Process, command};
 use support::*;
-
-/// A running collector that ends with its test.
-struct Process {
-    child: Child,
-    /// What it listens on, by name.
-    addresses: Vec<(String, SocketAddr)>,
-    /// What it says.
-    said: Arc<Mutex<Vec<String>>>,
-}
-
-impl Process {
-    fn start(yaml: &str) -> Self {
-        Self::run(command(&["--config", &format!("yaml:{yaml}")]), yaml)
-    }
-
-    fn run(mut command: Command, yaml: &str) -> Self {
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let mut addresses = Vec::new();
-        let wanted = yaml.matches("endpoint: 127.0.0.1:0").count();
-        while addresses.len() < wanted {
-            let line = lines.next().expect("it tells its addresses").expect("text");
-            let Some((_, address)) = line.split_once("listening on ") else { continue };
-            let address = address.split(' ').next().expect("one").parse().expect("an address");
-            addresses.push((line, address));
-        }
-        // It must be able to go on writing.
-        let said = Arc::<Mutex<Vec<String>>>::default();
-        let saying = Arc::clone(&said);
-        std::thread::spawn(move || {
-            lines
-                .map_while(Result::ok)
-                .for_each(|line| saying.lock().expect("no panic").push(line));
-        });
-        Self { child, addresses, said }
-    }
-
-    fn has_said(&self, text: &str) -> usize {
-        let said = self.said.lock().expect("no panic");
-        said.iter().filter(|line| line.contains(text)).count()
-    }
-
-    fn address(&self, part: &str) -> SocketAddr {
-        let found = self.addresses.iter().find(|(line, _)| line.contains(part));
-        found.unwrap_or_else(|| panic!("{part} in {:?}", self.addresses)).1
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args([name, &pid]).status().expect("kill runs");
-        assert!(sent.success());
-    }
-
-    fn get(&self, part: &str, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.address(part)).expect("it listens");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        answer
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Gone already, where the test went well.
-        let _gone = self.child.kill();
-        let _status = self.child.wait();
-    }
-}
-
-fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_spanwire-collector"));
-    command.args(arguments);
-    command
-}
 
 fn output(arguments: &[&str]) -> (bool, String, String) {
     let output = command(arguments).output().expect("the binary runs");
@@ -132,13 +56,13 @@ async fn terminated_under_load(rounds: usize) {
     for round in 0..rounds {
         let (destination, arrived) = destination(takes_all).await;
         let batch = "    sending_queue: { batch: { flush_timeout: 100ms, min_size: 1000 } }";
-        let mut process = Process::start(&to(&destination, batch));
+        let mut process = Process::start(&to(&destination, batch), &["grpc"]);
         let acknowledged = Arc::new(AtomicU64::new(0));
         let sending = tokio::spawn(load(process.address("grpc"), Arc::clone(&acknowledged)));
         until("spans come", || acknowledged.load(Ordering::Relaxed) > 2_000).await;
         process.signal("-TERM");
         let taken = sending.await.expect("no panic");
-        let status = tokio::task::block_in_place(|| process.child.wait()).expect("it ends");
+        let status = tokio::task::block_in_place(|| process.ended());
         assert!(status.success(), "{status}");
         let lost = lost(taken, &arrived);
         assert_eq!(lost, Vec::<u64>::new(), "round {round}: acknowledged, and lost");
@@ -164,7 +88,7 @@ async fn sigterm_under_load_loses_no_span_that_was_acknowledged_in_a_hundred_rou
 fn a_second_signal_ends_it_at_once() {
     // Nobody listens there, so the drain would take its whole time.
     let nobody = "127.0.0.1:9".parse().expect("an address");
-    let mut process = Process::start(&to_address(nobody, ""));
+    let mut process = Process::start(&to_address(nobody, ""), &["grpc"]);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let url = format!("http://{}", process.address("grpc"));
@@ -201,7 +125,7 @@ fn a_port_in_use_is_named_with_its_component() {
     let yaml = yaml.replacen("endpoint: 127.0.0.1:0", &format!("endpoint: {address}"), 1);
     let (success, _, errors) = output(&["--config", &format!("yaml:{yaml}")]);
     assert!(!success);
-    assert!(errors.contains("receiver otlp") && errors.contains(&address), "{errors}");
+    assert!(errors.contains("receivers::otlp") && errors.contains(&address), "{errors}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,8 +140,7 @@ service:\n  extensions: [health_check, zpages]\n",
         "metrics: { level: none }",
         "metrics: { readers: [{ pull: { exporter: { prometheus: { host: 127.0.0.1, port: 0 } } } }] }",
     );
-    // One endpoint more than the text says so.
-    let process = Process::start(&format!("{yaml}# endpoint: 127.0.0.1:0\n"));
+    let process = Process::start(&yaml, &["grpc", "metrics", "health_check", "zpages"]);
     let acknowledged = Arc::new(AtomicU64::new(0));
     let sending = tokio::spawn(load(process.address("grpc"), Arc::clone(&acknowledged)));
     until("spans arrive", || arrived.count() > 1_000).await;
@@ -253,7 +176,7 @@ async fn sighup_under_load_reloads_what_is_valid_and_says_what_is_not() {
     };
     std::fs::write(&file, yaml(1)).expect("a file");
     let path = file.to_str().expect("UTF-8");
-    let mut process = Process::run(command(&["--config", path]), &yaml(1));
+    let mut process = Process::run(command(&["--config", path]), &["grpc"]);
     let acknowledged = Arc::new(AtomicU64::new(0));
     let sending = tokio::spawn(load(process.address("grpc"), Arc::clone(&acknowledged)));
     for round in 1..=5 {
@@ -277,7 +200,7 @@ async fn sighup_under_load_reloads_what_is_valid_and_says_what_is_not() {
     assert!(process.has_said("endpiont") > 0, "it says what is wrong");
     process.signal("-TERM");
     let taken = sending.await.expect("no panic");
-    let status = tokio::task::block_in_place(|| process.child.wait()).expect("it ends");
+    let status = tokio::task::block_in_place(|| process.ended());
     assert!(status.success(), "{status}");
     assert_eq!(lost(taken, &arrived), Vec::<u64>::new(), "acknowledged, and lost");
     assert_eq!(arrived.duplicates(), 0);
@@ -299,7 +222,7 @@ fn a_memory_limiter_bounds_requests_be_it_a_processor_or_an_extension() {
     for yaml in [processor, extension] {
         let (explained, text, errors) = output(&["explain", "--config", &format!("yaml:{yaml}")]);
         assert!(explained && text.contains("at most 8 MiB"), "{text}{errors}");
-        let process = Process::start(&yaml);
+        let process = Process::start(&yaml, &["http"]);
         runtime.block_on(async {
             let url = format!("http://{}", process.address("http"));
             let config = TransportConfig::new(Protocol::HttpProtobuf, &url).expect("an address");
@@ -332,14 +255,14 @@ async fn a_write_that_the_system_cuts_short_leaves_only_whole_lines() {
     // Without the signal, a file that grows too large is an error of the write that is cut short.
     limited.args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" --config \"yaml:$1\""]);
     limited.args([env!("CARGO_BIN_EXE_spanwire-collector"), &yaml]);
-    let mut process = Process::run(limited, &yaml);
+    let mut process = Process::run(limited, &["grpc"]);
     let acknowledged = Arc::new(AtomicU64::new(0));
     let sending = tokio::spawn(load(process.address("grpc"), Arc::clone(&acknowledged)));
-    until("a write fails", || process.has_said("spans_dropped") > 0).await;
+    until("a write fails", || process.has_said("File too large") > 0).await;
     process.signal("-TERM");
     let _taken = sending.await.expect("no panic");
-    let status = tokio::task::block_in_place(|| process.child.wait()).expect("it ends");
-    assert!(status.success(), "{status}");
+    let status = tokio::task::block_in_place(|| process.ended());
+    assert_eq!(status.code(), Some(1), "what the disk has no room for is lost, and told");
     let text = std::fs::read_to_string(&file).expect("a file");
     assert!(text.len() > 10_000, "{} bytes", text.len());
     assert!(text.ends_with('\n'), "the last line is whole");
@@ -377,6 +300,40 @@ fn validate_finds_what_only_shows_when_a_part_is_made_and_tells_what_has_no_effe
 }
 
 #[test]
+fn options_may_stand_on_both_sides_of_a_command_and_count_together() {
+    let yaml = to_address("127.0.0.1:9".parse().expect("an address"), "");
+    let (config, timeout) = (format!("yaml:{yaml}"), "exporters.otlp.timeout=7s");
+    let (valid, text, errors) = output(&["--config", &config, "validate"]);
+    assert!(valid && text == "valid\n", "{text}{errors}");
+    let (printed, text, errors) = output(&["--config", &config, "print-config", "--set", timeout]);
+    assert!(printed && text.contains("    timeout: 7s\n"), "{text}{errors}");
+}
+
+#[test]
+fn components_are_listed_with_how_far_they_are_to_be_trusted() {
+    let (listed, text, _) = output(&["components"]);
+    assert!(listed && text.starts_with("receivers   otlp                    beta\n"), "{text}");
+    assert!(text.contains("exporters   otlp (otlp_grpc)        beta\n"), "{text}");
+}
+
+#[test]
+fn what_is_said_stands_by_itself_and_says_how_bad_it_is() {
+    let (_, _, errors) = output(&["validate", "--config", "http://host/a.yaml"]);
+    assert!(errors.starts_with("error: configuration sources http: "), "{errors}");
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let tls = "tls: { insecure_skip_verify: true }";
+    let yaml = to_address(nobody, "").replace("tls: { insecure: true }", tls);
+    let yaml = yaml.replace("exporters:\n", "exporters:\n  nop:\n");
+    let (valid, _, warnings) = output(&["validate", "--config", &format!("yaml:{yaml}")]);
+    assert!(valid && warnings.contains("exporters::nop is not used"), "{warnings}");
+    assert_eq!(warnings.matches("\n\nwarning: ").count(), 1, "an empty line between: {warnings}");
+    let mut process = Process::start(&yaml, &["grpc"]);
+    assert_eq!(process.has_said("WARN exporters::otlp::tls::insecure_skip_verify accepts any"), 1);
+    process.signal("-TERM");
+    assert!(process.ended().success());
+}
+
+#[test]
 fn validate_looks_at_receivers_and_addresses_as_a_start_does() {
     let nobody = "127.0.0.1:9".parse().expect("an address");
     let wrong = |from: &str, to: &str| {
@@ -389,14 +346,16 @@ fn validate_looks_at_receivers_and_addresses_as_a_start_does() {
     let any = "http: { endpoint: 127.0.0.1:0";
     let tls = "tls: { cert_file: /no/such/cert.pem, key_file: /no/such/key.pem }";
     let errors = wrong(any, &format!("{any}, {tls}"));
-    assert!(errors.contains("receiver otlp") && errors.contains("cert.pem"), "{errors}");
+    assert!(errors.contains("receivers::otlp") && errors.contains("cert.pem"), "{errors}");
     let errors = wrong(any, &format!("{any}, cors: {{ allowed_origins: ['https://*.*'] }}"));
-    assert!(errors.contains("receiver otlp") && errors.contains("origin"), "{errors}");
+    assert!(errors.contains("receivers::otlp") && errors.contains("origin"), "{errors}");
     let errors = wrong(
         "grpc: { endpoint: 127.0.0.1:0 }, http: { endpoint: 127.0.0.1:0",
         "grpc: { endpoint: 'localhost:4317' }, http: { endpoint: '0.0.0.0:4317'",
     );
-    assert!(errors.contains("receiver otlp http: receiver otlp grpc is to listen"), "{errors}");
+    let [grpc, http] = ["grpc", "http"].map(|one| format!("receivers::otlp::protocols::{one}"));
+    let twice = format!("{http}::endpoint: {grpc}::endpoint is to listen on 0.0.0.0:4317 already");
+    assert!(errors.contains(&twice), "{errors}");
 }
 
 #[test]
@@ -421,7 +380,7 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
         .stderr(stderr)
         .spawn()
         .expect("the binary runs");
-    let mut process = Process { child, addresses: Vec::new(), said: Arc::default() };
+    let mut process = Process::of(child);
     let since = std::time::Instant::now();
     while TcpStream::connect(address).is_err() {
         assert!(since.elapsed() < Duration::from_secs(30), "it does not listen");
@@ -464,14 +423,9 @@ fn a_write_that_hangs_does_not_keep_the_process_beyond_the_deadline_of_its_shutd
     let (_, service) = after.split_once("service:").expect("its service");
     let yaml = format!("{before}  debug:\nservice:{}", service.replace("[otlp] }", "[debug] }"));
     let mut hangs = command(&["--shutdown-timeout", "1", "--config", &format!("yaml:{yaml}")]);
-    let mut child = hangs.stdout(stdout).stderr(Stdio::piped()).spawn().expect("the binary runs");
-    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-    let line = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("grpc")));
-    let line = line.expect("it listens").expect("text");
-    let (_, address) = line.split_once("listening on ").expect("its address");
-    let address = address.split(' ').next().expect("one").parse::<SocketAddr>();
-    let address = address.expect("an address");
-    let mut process = Process { child, addresses: Vec::new(), said: Arc::default() };
+    hangs.stdout(stdout);
+    let (mut process, _log) = Process::unread(hangs, &["grpc"]);
+    let address = process.address("grpc");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let config = TransportConfig::new(Protocol::Grpc, &format!("http://{address}"));

@@ -4,27 +4,14 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use spanwire_collector::{Collector, ReceiverStats};
-use spanwire_receiver::{Accepted, Received, Refusal};
 use spanwire_transport::Protocol;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-
-/// A destination that takes nothing until it is told to come back.
-async fn away() -> (spanwire_receiver::Receiver, Arc<Arrived>, Arc<AtomicBool>) {
-    let away = Arc::new(AtomicBool::new(true));
-    let asked = Arc::clone(&away);
-    let answer = move |_: &Received| match asked.load(Ordering::Relaxed) {
-        true => Err(Refusal::Unavailable { retry_after: None }),
-        false => Ok(Accepted::default()),
-    };
-    let (destination, arrived) = destination(answer).await;
-    (destination, arrived, away)
-}
 
 fn limited(yaml: &str, limit_mib: u32) -> String {
     let limiter = format!("\nprocessors: {{ memory_limiter: {{ limit_mib: {limit_mib} }} }}");

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use crate::exporter::{Debug, Exporter, File};
 use crate::extension::{Extension, HealthCheck, Zpages};
 use crate::otlp_exporter::OtlpExporter;
@@ -27,6 +29,15 @@ pub enum Stability {
     Alpha,
     /// Its configuration will not change without a period of grace.
     Beta,
+}
+
+impl fmt::Display for Stability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Alpha => "alpha",
+            Self::Beta => "beta",
+        })
+    }
 }
 
 const fn component(
@@ -65,6 +76,17 @@ pub fn components() -> &'static [Component] {
         component("extensions", "zpages", None, Alpha),
     ];
     COMPONENTS
+}
+
+/// Whether this is a component of the Go Collector that looks like a misspelt one of ours.
+pub(crate) fn is_of_go(section: &str, kind: &str) -> bool {
+    const NEAR_OURS: [(&str, &str); 4] = [
+        ("receivers", "otap"),
+        ("processors", "k8sattributes"),
+        ("exporters", "otap"),
+        ("extensions", "healthcheckv2"),
+    ];
+    NEAR_OURS.contains(&(section, kind))
 }
 
 /// Reads the settings of a component; `None` if `kind` is not supported.

@@ -117,7 +117,9 @@ impl File {
         let file = Self {
             path: section.string("path").map(PathBuf::from).unwrap_or_default(),
             append: section.boolean("append").unwrap_or_default(),
-            format: format(&section),
+            format: section
+                .choice_beside("format", &[("json", FileFormat::Json)], &["proto"])
+                .unwrap_or_default(),
             rotation: section.section_if_set("rotation").map(Rotation::read),
         };
         // A path of another type has been reported.
@@ -129,22 +131,6 @@ impl File {
         }
         section.finish();
         file
-    }
-}
-
-fn format(section: &Section<'_>) -> FileFormat {
-    let formats = [("json", Some(FileFormat::Json)), ("proto", None)];
-    match section.choice("format", &formats) {
-        Some(Some(format)) => format,
-        Some(None) => {
-            section.findings.unsupported(
-                section.place_of("format"),
-                format!("{} cannot be proto", section.path_of("format")),
-                Some("it can be json".into()),
-            );
-            FileFormat::Json
-        }
-        None => FileFormat::Json,
     }
 }
 

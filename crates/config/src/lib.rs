@@ -8,10 +8,12 @@
 //! # Guarantees
 //!
 //! - All that is wrong is found at once, each with file, line and column.
-//! - A key that has no effect is listed in [`Config::notes`]; any other key that is not supported,
-//!   and any that is unknown, is an error, or a warning with [`Compat::Warn`]. None is passed over.
+//! - A key that has no effect is listed in [`Config::notes`]; any other key of the Go Collector is
+//!   an error, or a warning with [`Compat::Warn`], and one that is unknown is an error. None is
+//!   passed over.
 //! - What a [`Config`] holds is complete and fits together: whoever runs it need not check
-//!   references, ranges or addresses again. The types tell what holds after loading.
+//!   references, ranges or addresses again. The types tell what holds after loading. What is found
+//!   wrong later, such as a certificate, is shown in the same way by [`Places`].
 //! - A value from the environment is one value. It is neither read as YAML structure nor expanded
 //!   again, and no message quotes it.
 //! - Secrets show as `[REDACTED]` in every rendering of the settings; see [`Secret`].
@@ -67,6 +69,7 @@ mod load;
 mod merge;
 mod net;
 mod otlp_exporter;
+mod places;
 mod print;
 mod processor;
 mod queue;
@@ -87,6 +90,7 @@ pub use id::{ComponentId, InvalidId};
 pub use load::{Compat, Environment, Loaded};
 pub use net::{ClientTls, Listen, ServerTls, TlsVersion};
 pub use otlp_exporter::{ClientKeepalive, Compression, Encoding, OtlpExporter};
+pub use places::{Places, Setting};
 pub use print::print;
 pub use processor::{
     Action, ActionKind, Batch, ConvertedType, MemoryLimiter, Mode, ProbabilisticSampler, Processor,

@@ -5,8 +5,9 @@ use crate::config::Config;
 use crate::expand::Expander;
 use crate::id::ComponentId;
 use crate::merge::{merge, set, split_set, unflatten};
+use crate::places::Places;
 use crate::report::{Diagnostic, Findings, Report};
-use crate::section::{Section, hint};
+use crate::section::{Section, listed, nearest};
 use crate::service::{Defined, Service, Used};
 use crate::source::{Source, Unreadable};
 use crate::tree::{Map, Node, Place, Value};
@@ -21,9 +22,9 @@ pub enum Compat {
     /// They are errors.
     #[default]
     Strict,
-    /// They are warnings, and are left out. So are keys that nobody knows, components that are not
-    /// supported, wherever they are referred to, and pipelines that have nothing left to receive
-    /// or to export. What else is wrong is still an error.
+    /// They are warnings, and are left out: components wherever they are referred to, and pipelines
+    /// that have nothing left to receive or to export. What else is wrong is still an error; so are
+    /// keys that the Go Collector does not have either, and names that look misspelt.
     Warn,
 }
 
@@ -34,6 +35,8 @@ pub struct Loaded {
     pub config: Config,
     /// What its author should know nevertheless.
     pub warnings: Vec<Diagnostic>,
+    /// Where its settings stand.
+    pub places: Places,
 }
 
 pub(crate) fn load(
@@ -43,13 +46,11 @@ pub(crate) fn load(
     compat: Compat,
 ) -> Result<Loaded, Report> {
     let findings = Findings::new(compat);
-    let mut config = Config::default();
-    if let Some(root) = gather(sources, sets, environment, &findings) {
-        config = read(&root, &findings);
-    }
-    let (warnings, notes) = findings.finish()?;
+    let root = gather(sources, sets, environment, &findings);
+    let mut config = root.as_ref().map(|root| read(root, &findings)).unwrap_or_default();
+    let (warnings, notes, texts) = findings.finish()?;
     config.notes = notes;
-    Ok(Loaded { config, warnings })
+    Ok(Loaded { config, warnings, places: Places::new(root, texts) })
 }
 
 /// Reads and merges all sources. `None` if one cannot be used at all: what the others say would
@@ -249,15 +250,23 @@ fn unsupported(
     place: Place,
     supported: &[&str],
 ) {
+    let message = format!("{section}::{id} is not supported");
     let help = match (section, id.kind.as_str()) {
         ("exporters", "logging") => "it was renamed to debug".into(),
         ("extensions", "pprof") => "it profiles Go programs; remove it".into(),
-        _ => hint(
-            &id.kind,
-            supported,
-            &format!("supported {section} are"),
-            &format!("no {section} are supported"),
-        ),
+        (_, kind) => match nearest(kind, supported) {
+            // Run without what was meant, it would be another configuration.
+            Some(name) if !components::is_of_go(section, kind) => {
+                let help = format!("did you mean {name:?}?");
+                findings.error_with_help(place, message, help);
+                return;
+            }
+            _ => listed(
+                supported,
+                &format!("supported {section} are"),
+                &format!("no {section} are supported"),
+            ),
+        },
     };
-    findings.unsupported(place, format!("{section}::{id} is not supported"), Some(help));
+    findings.unsupported(place, message, Some(help));
 }

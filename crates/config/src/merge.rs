@@ -59,7 +59,9 @@ fn nest(keys: Vec<String>, node: Node) -> Node {
 pub(crate) fn split_set<'a>(set: &'a str, findings: &Findings) -> Option<(Vec<String>, &'a str)> {
     let help = "write a path and a value, such as processors.batch.timeout=2s";
     let Some((path, value)) = set.split_once('=') else {
-        findings.error_with_help(None, "a --set has no equals sign", help);
+        // What comes later may be a value.
+        let begin: String = set.chars().take_while(|char| !char.is_whitespace()).take(60).collect();
+        findings.error_with_help(None, format!("--set {begin:?} has no equals sign"), help);
         return None;
     };
     let separator = if path.contains("::") { "::" } else { "." };

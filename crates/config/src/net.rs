@@ -58,12 +58,12 @@ pub(crate) fn check_host_port(section: &Section<'_>, key: &str, address: &str) {
     section.findings.error_with_help(section.place_of(key), message, help);
 }
 
-struct Wrong {
+pub(crate) struct Wrong {
     what: &'static str,
     help: &'static str,
 }
 
-fn host_port(address: &str) -> Result<(), Wrong> {
+pub(crate) fn host_port(address: &str) -> Result<(), Wrong> {
     let wrong = |what, help| Err(Wrong { what, help });
     let bracket = address.strip_prefix('[').and_then(|rest| rest.find(']')).map_or(0, |at| at + 2);
     let Some((host, port)) = address[bracket..].rsplit_once(':') else {
@@ -120,9 +120,9 @@ pub struct ServerTls {
 /// A certificate comes with a key and the other way round, each from a file or as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientTls {
-    /// Without TLS. For HTTP the scheme of the endpoint decides, whatever this says.
+    /// As it was written; [`is_plain`](Self::is_plain) says what it means.
     pub insecure: bool,
-    /// With TLS, but with anybody.
+    /// With TLS, but with anybody: no certificate is looked into.
     pub insecure_skip_verify: bool,
     /// The authorities that are trusted instead of the system's, in PEM.
     pub ca_file: Option<PathBuf>,
@@ -138,14 +138,17 @@ pub struct ClientTls {
     pub key_pem: Option<Secret>,
     /// The name that the server's certificate must be for, instead of the endpoint's host.
     pub server_name_override: Option<String>,
+    /// The lowest version that is spoken.
+    pub min_version: TlsVersion,
 }
 
-const UNSUPPORTED: [&str; 5] =
-    ["include_system_ca_certs_pool", "max_version", "cipher_suites", "curve_preferences", "tpm"];
+const UNSUPPORTED: [&str; 4] =
+    ["include_system_ca_certs_pool", "cipher_suites", "curve_preferences", "tpm"];
 
 impl ServerTls {
     pub(crate) fn read(section: Section<'_>) -> Self {
         section.unsupported(&UNSUPPORTED);
+        max_version(&section);
         section.without_effect(&[
             ("ca_file", "a server checks clients against client_ca_file"),
             ("ca_pem", "a server checks clients against client_ca_file"),
@@ -178,28 +181,41 @@ impl ServerTls {
 }
 
 impl ClientTls {
+    /// Whether gRPC is spoken without TLS: by `insecure`, unless an authority is named as well
+    /// (`LoadTLSConfig` of `ClientConfig` in `config/configtls/configtls.go` of the Go Collector) or
+    /// the endpoint begins with `https://`. For HTTP the scheme of the endpoint decides alone.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.insecure && self.ca_file.is_none() && self.ca_pem.is_none()
+    }
+
     pub(crate) fn read(section: Section<'_>) -> Self {
         section.unsupported(&UNSUPPORTED);
+        max_version(&section);
+        // Go takes an empty text for nothing.
+        let text = |key| section.string(key).filter(|text| !text.is_empty());
         const FILES: &str = "files are looked at again for each new connection";
         section.without_effect(&[("reload_interval", FILES)]);
-        if min_version(&section) == TlsVersion::Tls13 {
-            section.findings.unsupported(
-                section.place_of("min_version"),
-                format!("{} above 1.2 is not supported", section.path_of("min_version")),
-                Some("1.3 is spoken with every server that speaks it; set 1.2".into()),
-            );
-        }
         let tls = Self {
             insecure: section.boolean("insecure").unwrap_or_default(),
             insecure_skip_verify: section.boolean("insecure_skip_verify").unwrap_or_default(),
-            ca_file: section.string("ca_file").map(PathBuf::from),
-            ca_pem: section.secret("ca_pem"),
-            cert_file: section.string("cert_file").map(PathBuf::from),
-            cert_pem: section.secret("cert_pem"),
-            key_file: section.string("key_file").map(PathBuf::from),
-            key_pem: section.secret("key_pem"),
-            server_name_override: section.string("server_name_override"),
+            ca_file: text("ca_file").map(PathBuf::from),
+            ca_pem: text("ca_pem").map(Secret::from),
+            cert_file: text("cert_file").map(PathBuf::from),
+            cert_pem: text("cert_pem").map(Secret::from),
+            key_file: text("key_file").map(PathBuf::from),
+            key_pem: text("key_pem").map(Secret::from),
+            server_name_override: text("server_name_override"),
+            min_version: min_version(&section),
         };
+        if tls.insecure_skip_verify && !tls.is_plain() {
+            section.findings.warning(
+                section.place_of("insecure_skip_verify"),
+                format!("{} accepts any certificate", section.path_of("insecure_skip_verify")),
+                "whoever is in between can read and change all that is sent; name the authority in \
+                 ca_file, or the name of the certificate in server_name_override",
+            );
+        }
         one_of(&section, "ca_file", "ca_pem");
         let cert = one_of(&section, "cert_file", "cert_pem");
         let key = one_of(&section, "key_file", "key_pem");
@@ -215,10 +231,11 @@ impl ClientTls {
 
 /// Whether one of two keys for the same thing is set; both are an error.
 fn one_of(section: &Section<'_>, file: &'static str, pem: &'static str) -> bool {
-    if section.has(file) && section.has(pem) {
+    let [has_file, has_pem] = [file, pem].map(|key| section.has(key) && !section.says_nothing(key));
+    if has_file && has_pem {
         section.error(pem, format!("{} has both {file} and {pem}", section.path));
     }
-    section.has(file) || section.has(pem)
+    has_file || has_pem
 }
 
 fn min_version(section: &Section<'_>) -> TlsVersion {
@@ -245,6 +262,18 @@ fn min_version(section: &Section<'_>) -> TlsVersion {
             TlsVersion::Tls12
         }
         None => TlsVersion::Tls12,
+    }
+}
+
+/// There is no version above 1.3, and none below it to stop at.
+fn max_version(section: &Section<'_>) {
+    let versions = [("", true), ("1.0", false), ("1.1", false), ("1.2", false), ("1.3", true)];
+    if section.choice("max_version", &versions) == Some(false) {
+        section.findings.unsupported(
+            section.place_of("max_version"),
+            format!("{} below 1.3 is not supported", section.path_of("max_version")),
+            Some("remove it; 1.2 is spoken with whoever does not speak 1.3".into()),
+        );
     }
 }
 

@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::headers;
-use crate::net::{ClientTls, check_host_port};
+use crate::net::{ClientTls, check_host_port, host_port};
 use crate::queue::{Queue, Retry};
 use crate::secret::Secret;
 use crate::section::Section;
+use crate::tree::Place;
 
 /// The exporters `otlp` (gRPC) and `otlphttp`: `exporter/otlpexporter/README.md` and
 /// `exporter/otlphttpexporter/README.md` of the Go Collector.
@@ -13,9 +15,9 @@ use crate::section::Section;
 /// [`Default`] is what gRPC has; [`http`](Self::http) is the other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OtlpExporter {
-    /// Where to send, as it was written. gRPC: `host:port`, perhaps after `http://`, `https://`,
-    /// `dns:///` or `dns:`, or `unix://` and a path. HTTP: a URL to which `/v1/traces` is added; empty
-    /// if there is only a `traces_endpoint`.
+    /// Where to send, as it was written, and without credentials. gRPC: `host:port`, perhaps after
+    /// `https://`, `http://` (which does not make it plain text), `dns:///` or `dns:`, or `unix://` and
+    /// a path. HTTP: a URL to which `/v1/traces` is added; empty if there is only a `traces_endpoint`.
     pub endpoint: String,
     /// HTTP: the whole URL for traces, which wins over `endpoint`.
     pub traces_endpoint: Option<String>,
@@ -48,14 +50,24 @@ pub enum Compression {
     Gzip,
     /// RFC 8878.
     Zstd,
-    /// Snappy: framed within gRPC's own encoding of that name, in one block for HTTP, as the Go
-    /// Collector sends it.
-    Snappy,
-    /// RFC 1950 under the name `zlib`. HTTP only.
-    Zlib,
-    /// RFC 1950 under the name `deflate`. HTTP only.
-    Deflate,
 }
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+const COMPRESSIONS: [(&str, Compression); 4] = [
+    ("", Compression::None),
+    ("none", Compression::None),
+    ("gzip", Compression::Gzip),
+    ("zstd", Compression::Zstd),
+];
 
 /// The form of bodies (OTLP 1.11.0, "OTLP/HTTP Request").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -101,7 +113,15 @@ impl OtlpExporter {
     }
 
     pub(crate) fn read_grpc(section: Section<'_>) -> Self {
-        section.unsupported(&["authority", "auth", "middlewares"]);
+        section.unsupported(&[
+            "authority",
+            "auth",
+            "middlewares",
+            "batcher",
+            "connection_pool",
+            "dialer",
+            "user_agent",
+        ]);
         section.without_effect(&[
             ("read_buffer_size", BUFFERS),
             ("write_buffer_size", BUFFERS),
@@ -113,15 +133,9 @@ impl OtlpExporter {
             check_grpc_endpoint(&section, &endpoint);
             exporter.endpoint = endpoint;
         }
-        let compressions = [
-            ("", Compression::None),
-            ("none", Compression::None),
-            ("gzip", Compression::Gzip),
-            ("zstd", Compression::Zstd),
-            ("snappy", Compression::Snappy),
-        ];
-        if let Some(compression) = section.choice("compression", &compressions) {
-            exporter.compression = compression;
+        exporter.tell_tls(&section);
+        if let Some(one) = section.choice_beside("compression", &COMPRESSIONS, &["snappy"]) {
+            exporter.compression = one;
         }
         exporter.keepalive = section.section_if_set("keepalive").map(ClientKeepalive::read);
         let in_turn =
@@ -135,7 +149,14 @@ impl OtlpExporter {
     }
 
     pub(crate) fn read_http(section: Section<'_>) -> Self {
-        section.unsupported(&["proxy_url", "auth", "middlewares", "disable_keep_alives"]);
+        section.unsupported(&[
+            "proxy_url",
+            "auth",
+            "middlewares",
+            "disable_keep_alives",
+            "batcher",
+            "user_agent",
+        ]);
         if let Some(cookies) = section.section("cookies") {
             cookies.unsupported(&["enabled"]);
             cookies.finish();
@@ -168,22 +189,35 @@ impl OtlpExporter {
             check_url(&section, "endpoint", &url);
             exporter.endpoint = url;
         }
-        let compressions = [
-            ("", Compression::None),
-            ("none", Compression::None),
-            ("gzip", Compression::Gzip),
-            ("zstd", Compression::Zstd),
-            ("snappy", Compression::Snappy),
-            ("zlib", Compression::Zlib),
-            ("deflate", Compression::Deflate),
-        ];
-        if let Some(compression) = section.choice("compression", &compressions) {
-            exporter.compression = compression;
+        let others = ["snappy", "x-snappy-framed", "zlib", "deflate", "lz4"];
+        if let Some(one) = section.choice_beside("compression", &COMPRESSIONS, &others) {
+            exporter.compression = one;
         }
         let encodings = [("proto", Encoding::Proto), ("json", Encoding::Json)];
         exporter.encoding = section.choice("encoding", &encodings).unwrap_or_default();
         section.finish();
         exporter
+    }
+
+    /// Says where gRPC is encrypted against what the configuration looks like.
+    fn tell_tls(&self, section: &Section<'_>) {
+        if self.tls.is_plain() {
+            return;
+        }
+        if self.tls.insecure {
+            let note = format!(
+                "{}::tls::insecure has no effect: an authority is named, and TLS is spoken",
+                section.path
+            );
+            section.findings.note(section.place_of("tls"), &note);
+        }
+        if self.endpoint.starts_with("http://") {
+            section.findings.warning(
+                section.place_of("endpoint"),
+                format!("{} says http://, and TLS is spoken", section.path_of("endpoint")),
+                "gRPC is in plain text by tls: {insecure: true} only; write host:port without a scheme",
+            );
+        }
     }
 
     fn read_common(&mut self, section: &Section<'_>) {
@@ -222,7 +256,7 @@ fn endpoint(section: &Section<'_>, key: &'static str) -> Option<String> {
 }
 
 fn check_grpc_endpoint(section: &Section<'_>, endpoint: &str) {
-    if endpoint.starts_with("unix:") {
+    if endpoint.starts_with("unix:") || holds_credentials(section, "endpoint", endpoint) {
         return;
     }
     let schemes = ["http://", "https://", "dns:///", "dns:"];
@@ -242,7 +276,33 @@ fn check_grpc_endpoint(section: &Section<'_>, endpoint: &str) {
     check_host_port(section, "endpoint", address.trim_end_matches('/'));
 }
 
+/// Reports a user name or a password, which every log and every printed configuration would show.
+fn holds_credentials(section: &Section<'_>, key: &str, url: &str) -> bool {
+    let place = section.place_of(key);
+    let (holds, place) = match url.split_once("://") {
+        Some((_, rest)) => {
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            // A password may have a slash in it, and a path an @.
+            let is_host = !authority.contains(':')
+                || authority.starts_with('[')
+                || host_port(authority).is_ok();
+            (authority.contains('@') || !is_host && rest.contains('@'), place)
+        }
+        // A line shows who comes before the host of a URL as [REDACTED], but this is none.
+        None => (url.contains('@'), Place { width: 0, ..place }),
+    };
+    if holds {
+        let message = format!("{} holds credentials", section.path_of(key));
+        let help = "put them into headers:, as authorization";
+        section.findings.error_with_help(place, message, help);
+    }
+    holds
+}
+
 fn check_url(section: &Section<'_>, key: &str, url: &str) {
+    if holds_credentials(section, key, url) {
+        return;
+    }
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
     if host.is_some_and(|host| !host.is_empty() && !host.starts_with(':')) {

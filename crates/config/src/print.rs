@@ -7,7 +7,7 @@ use crate::exporter::{Exporter, File, FileFormat, Rotation, Verbosity};
 use crate::extension::Extension;
 use crate::id::ComponentId;
 use crate::net::{ClientTls, ServerTls, TlsVersion};
-use crate::otlp_exporter::{Compression, Encoding, OtlpExporter};
+use crate::otlp_exporter::{Encoding, OtlpExporter};
 use crate::processor::{Action, ActionKind, ConvertedType, MemoryLimiter, Mode, Processor, Value};
 use crate::queue::{Queue, Sizer};
 use crate::receiver::{GrpcServer, HttpServer, Receiver};
@@ -112,14 +112,7 @@ fn server_tls(yaml: &mut Yaml, tls: &ServerTls) {
         yaml.optional(tls.reload_interval, |yaml, interval| {
             yaml.duration("reload_interval", interval);
         });
-        // Unquoted it would be a number.
-        yaml.text(
-            "min_version",
-            match tls.min_version {
-                TlsVersion::Tls12 => "1.2",
-                TlsVersion::Tls13 => "1.3",
-            },
-        );
+        min_version(yaml, tls.min_version);
     });
 }
 
@@ -137,6 +130,7 @@ fn client_tls(yaml: &mut Yaml, tls: &ClientTls) {
         yaml.optional(tls.server_name_override.as_deref(), |yaml, name| {
             yaml.text("server_name_override", name);
         });
+        min_version(yaml, tls.min_version);
     });
 }
 
@@ -151,6 +145,15 @@ fn certificates(
     for (key, pem) in pems {
         yaml.optional(pem, |yaml, pem| yaml.text(key, &pem.to_string()));
     }
+}
+
+fn min_version(yaml: &mut Yaml, version: TlsVersion) {
+    let version = match version {
+        TlsVersion::Tls12 => "1.2",
+        TlsVersion::Tls13 => "1.3",
+    };
+    // Unquoted it would be a number.
+    yaml.text("min_version", version);
 }
 
 fn processor(yaml: &mut Yaml, processor: &Processor) {
@@ -287,17 +290,7 @@ fn otlp_exporter(yaml: &mut Yaml, otlp: &OtlpExporter) {
             yaml.text(name, &value.to_string());
         }
     });
-    yaml.text(
-        "compression",
-        match otlp.compression {
-            Compression::None => "none",
-            Compression::Gzip => "gzip",
-            Compression::Zstd => "zstd",
-            Compression::Snappy => "snappy",
-            Compression::Zlib => "zlib",
-            Compression::Deflate => "deflate",
-        },
-    );
+    yaml.text("compression", &otlp.compression.to_string());
     yaml.duration("timeout", otlp.timeout);
     let retry = &otlp.retry_on_failure;
     yaml.map("retry_on_failure", |yaml| {

@@ -154,6 +154,7 @@ impl Queue {
                 Some("remove it; what waits is in memory and is sent before a shutdown".into()),
             );
         }
+        section.unsupported(&["blocking"]);
         let sizer = section.choice("sizer", &SIZERS);
         let batch = section.section("batch").and_then(|batch| QueueBatch::read(batch, sizer));
         let queue = Self {

@@ -270,6 +270,11 @@ impl Cors {
                 .filter(|seconds| *seconds > 0)
                 .map(Duration::from_secs),
         };
+        if cors.allowed_origins.iter().any(|origin| origin.matches('*').count() > 1) {
+            let message =
+                format!("{} has more than one * in it", section.path_of("allowed_origins"));
+            section.error("allowed_origins", message);
+        }
         if cors.allowed_origins.is_empty() && !cors.allowed_headers.is_empty() {
             section.findings.warning(
                 section.place,

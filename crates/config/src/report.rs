@@ -28,7 +28,8 @@ impl fmt::Display for Severity {
 ///
 /// [`Display`](fmt::Display) renders it over several lines: the message, where it was found, that
 /// line with a mark below it, and what to do. Values that came from the environment are not in it,
-/// nor what stands behind keys that usually hold secrets.
+/// but for addresses, paths and names that show to be wrong only when they are used; nor is what
+/// stands behind keys that usually hold secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     severity: Severity,
@@ -60,6 +61,19 @@ struct Snippet {
 }
 
 impl Diagnostic {
+    /// One about `place` in `texts`.
+    pub(crate) fn new(
+        severity: Severity,
+        message: String,
+        help: Option<String>,
+        place: Option<Place>,
+        texts: &Texts,
+    ) -> Self {
+        let location = place.map(|place| texts.locate(place));
+        let (message, help) = (in_one_line(message), help.map(in_one_line));
+        Self { severity, message, help, location, order: place }
+    }
+
     /// Whether this stops the configuration from being used.
     #[must_use]
     pub fn severity(&self) -> Severity {
@@ -122,6 +136,23 @@ impl Report {
     }
 }
 
+/// The report of what was found after a configuration was loaded; see
+/// [`Places`](crate::Places).
+impl FromIterator<Diagnostic> for Report {
+    fn from_iter<I: IntoIterator<Item = Diagnostic>>(found: I) -> Self {
+        let mut diagnostics: Vec<_> = found.into_iter().collect();
+        sort(&mut diagnostics);
+        let left_out = diagnostics.len().saturating_sub(DIAGNOSTICS_MAX);
+        diagnostics.truncate(DIAGNOSTICS_MAX);
+        Self { diagnostics, left_out }
+    }
+}
+
+/// As the files are read. What has no place is about the whole and comes last; the sort is stable.
+fn sort(diagnostics: &mut [Diagnostic]) {
+    diagnostics.sort_by_key(|found| (found.order.is_none(), found.order));
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for diagnostic in &self.diagnostics {
@@ -147,9 +178,35 @@ fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// The texts of a configuration with their names, so that lines of them can be shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Texts(Vec<(String, String)>);
+
+impl fmt::Debug for Texts {
+    // They hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} texts", self.0.len())
+    }
+}
+
+impl Texts {
+    fn locate(&self, place: Place) -> Location {
+        let (file, text) = self.get(place);
+        let line = lines(text).nth(place.line.saturating_sub(1)).filter(|_| place.width > 0);
+        let snippet = line.map(|line| snip(line, place));
+        Location { file, line: place.line, column: place.column, snippet }
+    }
+
+    /// The name of the text that a place is in, and the text.
+    fn get(&self, place: Place) -> (String, &str) {
+        let text = self.0.get(place.text);
+        text.map(|(name, text)| (in_one_line(name.clone()), text.as_str())).unwrap_or_default()
+    }
+}
+
 /// Collects what is found while a configuration is read, and the texts it is found in.
 pub(crate) struct Findings {
-    texts: RefCell<Vec<(String, String)>>,
+    texts: RefCell<Texts>,
     found: RefCell<Vec<Diagnostic>>,
     notes: RefCell<Vec<String>>,
     errors: Cell<usize>,
@@ -174,7 +231,7 @@ impl Findings {
 
     /// Keeps a text so that lines of it can be shown; the answer is its [`Place::text`].
     pub(crate) fn keep_text(&self, name: String, text: String) -> usize {
-        let mut texts = self.texts.borrow_mut();
+        let Texts(texts) = &mut *self.texts.borrow_mut();
         texts.push((name, text));
         texts.len() - 1
     }
@@ -207,7 +264,8 @@ impl Findings {
         self.add(Severity::Error, Some(hidden), message.into(), None);
     }
 
-    /// An error, or a warning where the caller chose to run without what is not supported.
+    /// Something that the Go Collector has: an error, or a warning where the caller chose to run
+    /// without what is not supported.
     pub(crate) fn unsupported(
         &self,
         place: impl Into<Option<Place>>,
@@ -222,8 +280,9 @@ impl Findings {
     }
 
     /// A key that is taken and changes nothing.
-    pub(crate) fn note(&self, note: String) {
-        self.notes.borrow_mut().push(note);
+    pub(crate) fn note(&self, place: Place, note: &str) {
+        let (file, _) = self.texts.borrow().get(place);
+        self.notes.borrow_mut().push(in_one_line(format!("{note} ({file}:{})", place.line)));
     }
 
     pub(crate) fn failed(&self) -> bool {
@@ -253,32 +312,18 @@ impl Findings {
             }
             found.remove(warning);
         }
-        let location = place.map(|place| self.locate(place));
-        let (message, help) = (in_one_line(message), help.map(in_one_line));
-        found.push(Diagnostic { severity, message, help, location, order: place });
+        found.push(Diagnostic::new(severity, message, help, place, &self.texts.borrow()));
     }
 
-    fn locate(&self, place: Place) -> Location {
-        let texts = self.texts.borrow();
-        let (file, text) = match texts.get(place.text) {
-            Some((file, text)) => (in_one_line(file.clone()), text.as_str()),
-            None => (String::new(), ""),
-        };
-        let line = lines(text).nth(place.line.saturating_sub(1)).filter(|_| place.width > 0);
-        let snippet = line.map(|line| snip(line, place));
-        Location { file, line: place.line, column: place.column, snippet }
-    }
-
-    /// The warnings and notes if there was no error.
-    pub(crate) fn finish(self) -> Result<(Vec<Diagnostic>, Vec<String>), Report> {
+    /// The warnings, the notes and the texts if there was no error.
+    pub(crate) fn finish(self) -> Result<(Vec<Diagnostic>, Vec<String>, Texts), Report> {
         let failed = self.failed();
         let mut diagnostics = self.found.into_inner();
-        // What has no place is about the whole and comes last. The sort is stable.
-        diagnostics.sort_by_key(|found| (found.order.is_none(), found.order));
+        sort(&mut diagnostics);
         if failed {
             return Err(Report { diagnostics, left_out: self.left_out.get() });
         }
-        Ok((diagnostics, self.notes.into_inner()))
+        Ok((diagnostics, self.notes.into_inner(), self.texts.into_inner()))
     }
 }
 
@@ -318,8 +363,10 @@ fn snip(line: &str, place: Place) -> Snippet {
     Snippet { line: shown.trim_end().to_owned(), before, width }
 }
 
-/// Replaces the value in `key: value` if the key is one that usually holds a secret.
+/// Replaces the value in `key: value` if the key is one that usually holds a secret, and who comes
+/// before the host in a URL.
 fn hide_secret(line: &str) -> String {
+    let line = &hide_user(line);
     const SECRETS: [&str; 9] = [
         "authorization",
         "token",
@@ -341,6 +388,16 @@ fn hide_secret(line: &str) -> String {
         return line.to_owned();
     }
     format!("{}: [REDACTED]", &line[..colon])
+}
+
+/// Replaces the `user:password` of `scheme://user:password@host`, wherever it ends.
+fn hide_user(line: &str) -> String {
+    match (line.find("://"), line.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            format!("{}[REDACTED]{}", &line[..scheme + 3], &line[at..])
+        }
+        _ => line.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -393,6 +450,10 @@ mod tests {
             let shown = hide_secret(line);
             assert!(shown.ends_with(": [REDACTED]") && !shown.contains("abc"), "{shown}");
         }
+        assert_eq!(
+            hide_secret("endpoint: https://u:p/w@host:1"),
+            "endpoint: https://[REDACTED]@host:1"
+        );
         let reference = "authorization: ${env:TOKEN}";
         assert_eq!(hide_secret(reference), reference);
     }

@@ -258,6 +258,16 @@ impl<'a> Section<'a> {
 
     /// One of a few words, in capitals or not.
     pub(crate) fn choice<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        self.choice_beside(key, choices, &[])
+    }
+
+    /// The same where the Go Collector has more words, for what is not built.
+    pub(crate) fn choice_beside<T: Copy>(
+        &self,
+        key: &'static str,
+        choices: &[(&str, T)],
+        unsupported: &[&str],
+    ) -> Option<T> {
         let entry = self.value(key)?;
         let text = self.text(key, &entry.node)?;
         if let Some((_, value)) = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(&text))
@@ -266,11 +276,15 @@ impl<'a> Section<'a> {
         }
         let words: Vec<&str> =
             choices.iter().map(|(word, _)| *word).filter(|word| !word.is_empty()).collect();
-        self.findings.error_with_help(
-            entry.node.place,
-            format!("{} cannot be {}", self.path_of(key), shown(&entry.node)),
-            hint(&text, &words, "it can be", ""),
-        );
+        let message = format!("{} cannot be {}", self.path_of(key), shown(&entry.node));
+        if unsupported.iter().any(|word| word.eq_ignore_ascii_case(&text)) {
+            let help = listed(&words, "it can be", "");
+            let message = format!("{message}, which is not supported");
+            self.findings.unsupported(entry.node.place, message, Some(help));
+        } else {
+            let help = hint(&text, &words, "it can be", "");
+            self.findings.error_with_help(entry.node.place, message, help);
+        }
         None
     }
 
@@ -348,7 +362,8 @@ impl<'a> Section<'a> {
 
     /// A value of a key that is known changes nothing, for this reason.
     pub(crate) fn no_effect(&self, key: &str, why: &str) {
-        self.findings.note(format!("{} has no effect: {why}", self.path_of(key)));
+        let note = format!("{} has no effect: {why}", self.path_of(key));
+        self.findings.note(self.place_of(key), &note);
     }
 
     /// Keys of the Go Collector that would change what happens, which is not built.
@@ -385,18 +400,19 @@ impl<'a> Section<'a> {
         (!off && !self.says_nothing(key)).then_some(entry)
     }
 
-    /// Reports the keys that nobody asked for.
+    /// Reports the keys that nobody asked for. They may be anything, a misspelt
+    /// `client_ca_file` too, so that nobody runs without them.
     pub(crate) fn finish(self) {
         let (known, idle) = (self.known.into_inner(), self.idle.into_inner());
         let path = if self.path.is_empty() { "the configuration" } else { &self.path };
         for (key, entry) in self.map.into_iter().flatten() {
             if !known.contains(&key.as_str()) && !idle.contains(&key.as_str()) {
-                self.findings.unsupported(
-                    entry.key_place,
-                    format!("{path} has no key {:?}", shorten(key)),
-                    (!self.findings.is_full())
-                        .then(|| hint(key, &known, "it has", "it has no keys")),
-                );
+                let help = match self.findings.is_full() {
+                    true => String::new(),
+                    false => hint(key, &known, "it has", "it has no keys"),
+                };
+                let message = format!("{path} has no key {:?}", shorten(key));
+                self.findings.error_with_help(entry.key_place, message, help);
             }
         }
     }
@@ -429,30 +445,41 @@ fn shorten(text: &str) -> String {
     text.chars().take(60).collect()
 }
 
-/// `did you mean "…"?` if a candidate is near, else the candidates after `otherwise`, or `none`.
+/// `did you mean "…"?` if a candidate is near, else the candidates as [`listed`] has them.
 pub(crate) fn hint(text: &str, candidates: &[&str], otherwise: &str, none: &str) -> String {
-    // The distance takes time by the product of the lengths, and somebody may define thousands.
-    const CANDIDATES_MAX: usize = 50;
-    const LENGTH_MAX: usize = 64;
-    let (candidates, more) = match candidates.split_at_checked(CANDIDATES_MAX) {
-        Some((first, rest)) => (first, rest.len()),
-        None => (candidates, 0),
-    };
-    let short = candidates.iter().filter(|name| name.len().max(text.len()) <= LENGTH_MAX);
-    let text = text.to_lowercase();
-    let nearest = short
-        .map(|name| (strsim::osa_distance(&text, &name.to_lowercase()), *name))
-        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1))
-        .min();
-    if let Some((_, name)) = nearest {
-        return format!("did you mean {name:?}?");
+    match nearest(text, candidates) {
+        Some(name) => format!("did you mean {name:?}?"),
+        None => listed(candidates, otherwise, none),
     }
+}
+
+/// What is compared or listed at most: the distance takes time by the product of the lengths, and
+/// somebody may define thousands.
+const CANDIDATES_MAX: usize = 50;
+
+/// The candidate that `text` may be a misspelling of.
+pub(crate) fn nearest<'a>(text: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    const LENGTH_MAX: usize = 64;
+    let text = text.to_lowercase();
+    let candidates = candidates.iter().take(CANDIDATES_MAX);
+    let short = candidates.filter(|name| name.len().max(text.len()) <= LENGTH_MAX);
+    let near = short
+        .map(|name| (strsim::osa_distance(&text, &name.to_lowercase()), *name))
+        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1));
+    near.min().map(|(_, name)| name)
+}
+
+/// The candidates after `otherwise`, or `none`.
+pub(crate) fn listed(candidates: &[&str], otherwise: &str, none: &str) -> String {
     if candidates.is_empty() {
         return none.to_owned();
     }
-    let mut candidates = candidates.to_vec();
-    candidates.sort_unstable();
-    candidates.dedup();
+    let (mut shown, more) = match candidates.split_at_checked(CANDIDATES_MAX) {
+        Some((first, rest)) => (first.to_vec(), rest.len()),
+        None => (candidates.to_vec(), 0),
+    };
+    shown.sort_unstable();
+    shown.dedup();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{otherwise} {}{more}", candidates.join(", "))
+    format!("{otherwise} {}{more}", shown.join(", "))
 }

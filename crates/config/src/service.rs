@@ -382,6 +382,7 @@ fn read_reader(section: Section<'_>) -> Option<(String, MetricNames)> {
     section.unsupported(&["periodic"]);
     let mut reader = None;
     if let Some(pull) = section.section_if_set("pull") {
+        pull.unsupported(&["cardinality_limits", "producers"]);
         if let Some(exporter) = pull.section("exporter") {
             if let Some(prometheus) = exporter.section("prometheus") {
                 const LABELS: &str = "labels are those that dashboards expect";

@@ -1,322 +1,12 @@
-//! What is read, from where, and what is said about it.
+//! Where a configuration comes from, what is made of all its sources, and what is said about it.
+
+mod support;
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use spanwire_config::{
-    Action, ActionKind, ClientTls, Compat, ComponentId, Compression, Config, Exporter, Extension,
-    File, HealthCheck, Level, Listen, Loaded, LogEncoding, Metrics, MetricsLevel, Mode,
-    OtlpExporter, OtlpReceiver, Processor, Queue, QueueBatch, Receiver, Report, Retry, Rotation,
-    Secret, Sizer, Source, TlsVersion, Value, print,
-};
-
-fn environment(name: &str) -> Option<String> {
-    let value = match name {
-        "TOKEN" => "abc$$def$ghi",
-        "CLIENT_KEY" => "-----BEGIN PRIVATE KEY-----\nMII\n-----END PRIVATE KEY-----",
-        "METRICS_PORT" => "9999",
-        "MY_POD_IP" => "10.0.0.7",
-        "BACKEND" => "tempo",
-        "WHICH" => "BACKEND",
-        "STRUCTURE" => "{exporters: [debug]}",
-        "RECURSIVE" => "${env:TOKEN}",
-        "NUMBER" => "0123",
-        "LIST" => "otlp, otlp/2",
-        "EMPTY" => "",
-        "WHOLE" => "receivers: {otlp: {protocols: {http: }}}",
-        _ => return None,
-    };
-    Some(value.to_owned())
-}
-
-fn yaml(text: &str) -> Source {
-    Source::Yaml(text.to_owned())
-}
-
-fn load_all(sources: &[Source], sets: &[&str], compat: Compat) -> Result<Loaded, Report> {
-    let sets: Vec<String> = sets.iter().map(ToString::to_string).collect();
-    Config::load(sources, &sets, &environment, compat)
-}
-
-fn load(sources: &[Source]) -> Loaded {
-    load_all(sources, &[], Compat::Strict).unwrap_or_else(|report| panic!("{report}"))
-}
-
-/// A configuration that loads, with `text` over it.
-fn with(text: &str) -> Result<Loaded, Report> {
-    load_all(&[yaml(BASE), yaml(text)], &[], Compat::Strict)
-}
-
-const BASE: &str = "
-receivers: {otlp: {protocols: {grpc: }}}
-exporters: {debug: }
-service: {pipelines: {traces: {receivers: [otlp], exporters: [debug]}}}
-";
-
-fn id(text: &str) -> ComponentId {
-    text.parse().expect("an id")
-}
-
-fn ids(texts: &[&str]) -> Vec<ComponentId> {
-    texts.iter().map(|text| id(text)).collect()
-}
-
-fn grpc(config: &Config, name: &str) -> OtlpExporter {
-    match &config.exporters[&id(name)] {
-        Exporter::OtlpGrpc(exporter) => exporter.clone(),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn http(config: &Config, name: &str) -> OtlpExporter {
-    match &config.exporters[&id(name)] {
-        Exporter::OtlpHttp(exporter) => exporter.clone(),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn otlp(config: &Config, name: &str) -> OtlpReceiver {
-    let Receiver::Otlp(receiver) = &config.receivers[&id(name)];
-    receiver.clone()
-}
-
-fn messages(loaded: &Loaded) -> Vec<&str> {
-    loaded.warnings.iter().map(|warning| warning.message()).collect()
-}
-
-#[test]
-fn the_configuration_that_guides_start_with_loads() {
-    let loaded = load(&[Source::File("tests/examples/agent.yaml".into())]);
-    assert_eq!(messages(&loaded), Vec::<&str>::new());
-    let config = loaded.config;
-    let receiver = otlp(&config, "otlp");
-    assert_eq!(receiver.grpc.unwrap().endpoint, Listen::Tcp("0.0.0.0:4317".into()));
-    assert_eq!(receiver.http.unwrap().endpoint, Listen::Tcp("0.0.0.0:4318".into()));
-    let pipeline = &config.service.pipelines[&id("traces")];
-    assert_eq!(pipeline.processors, ids(&["memory_limiter", "batch"]));
-    assert_eq!(config.service.extensions, ids(&["health_check", "zpages"]));
-    assert_eq!(
-        config.extensions[&id("health_check")],
-        Extension::HealthCheck(HealthCheck::default())
-    );
-    assert_eq!(config.service.telemetry.metrics, Metrics::default());
-}
-
-#[test]
-fn every_setting_of_a_gateway_is_read() {
-    let loaded = load(&[Source::File("tests/examples/gateway.yaml".into())]);
-    assert_eq!(messages(&loaded), Vec::<&str>::new());
-    let config = loaded.config;
-
-    let receiver = otlp(&config, "otlp");
-    let server = receiver.grpc.unwrap();
-    assert_eq!(server.endpoint, Listen::Tcp("0.0.0.0:4317".into()));
-    assert_eq!(server.max_recv_msg_size_bytes, 16 << 20);
-    assert_eq!(server.max_concurrent_streams, Some(100));
-    assert_eq!(server.keepalive.max_connection_age, Some(Duration::from_secs(300)));
-    let tls = server.tls.unwrap();
-    assert_eq!(tls.client_ca_file, Some(PathBuf::from("/etc/otel/ca.crt")));
-    assert_eq!(tls.min_version, TlsVersion::Tls13);
-    assert_eq!(tls.reload_interval, Some(Duration::from_secs(3600)));
-    let server = receiver.http.unwrap();
-    assert_eq!(server.tls, Some(tls));
-    assert_eq!(server.max_request_body_size, 4 << 20);
-    assert_eq!(server.idle_timeout, None);
-    assert_eq!(server.read_header_timeout, Some(Duration::from_secs(20)));
-    assert_eq!(server.traces_url_path, "/traces");
-    assert_eq!(server.cors.unwrap().max_age, Some(Duration::from_secs(7200)));
-    let socket = otlp(&config, "otlp/local");
-    assert_eq!(socket.grpc.unwrap().endpoint, Listen::Unix("/run/otel.sock".into()));
-    assert_eq!(socket.http, None);
-
-    let Processor::Attributes(actions) = &config.processors[&id("attributes/clean")] else {
-        panic!("{config:?}")
-    };
-    assert_eq!(actions.len(), 8);
-    assert_eq!(
-        actions[0],
-        Action {
-            key: Some("environment".into()),
-            pattern: None,
-            kind: ActionKind::Insert,
-            value: Some(Value::Str("production".into())),
-            from_attribute: None,
-            converted_type: None,
-        }
-    );
-    assert_eq!(
-        actions[4].pattern.as_deref(),
-        Some("^(?P<http_protocol>.*):\\/\\/(?P<http_domain>.*)$")
-    );
-    assert_eq!(actions[7].value, Some(Value::Double(0.5)));
-    let Processor::ProbabilisticSampler(sampler) = &config.processors[&id("probabilistic_sampler")]
-    else {
-        panic!("{config:?}")
-    };
-    assert_eq!((sampler.sampling_percentage, sampler.mode), (15.3, Mode::Proportional));
-    assert!(sampler.fail_closed && sampler.sampling_precision == 4);
-
-    let exporter = grpc(&config, "otlp/tempo");
-    assert_eq!(exporter.endpoint, "dns:///tempo.monitoring:4317");
-    assert_eq!(exporter.compression, Compression::Zstd);
-    assert_eq!(exporter.headers["authorization"].expose(), "Bearer abc$$def$ghi");
-    assert!(exporter.tls.key_pem.as_ref().is_some_and(|pem| pem.expose().contains("\nMII\n")));
-    assert_eq!(exporter.retry_on_failure.max_elapsed_time, Duration::ZERO);
-    assert_eq!(exporter.retry_on_failure.multiplier, 1.5);
-    assert_eq!(
-        exporter.sending_queue,
-        Queue {
-            num_consumers: 4,
-            queue_size: 2000,
-            sizer: Sizer::Bytes,
-            batch: Some(QueueBatch {
-                flush_timeout: Duration::from_millis(500),
-                min_size: 1000,
-                max_size: 4000,
-                sizer: Sizer::Bytes,
-            }),
-            ..Queue::default()
-        }
-    );
-    let exporter = http(&config, "otlphttp");
-    assert_eq!(exporter.headers["x-team"].expose(), "core");
-    assert!(!exporter.sending_queue.enabled && !exporter.retry_on_failure.enabled);
-    assert_eq!(exporter.timeout, Duration::from_secs(30));
-    assert_eq!(
-        config.exporters[&id("file")],
-        Exporter::File(File {
-            path: "/var/log/spans.json".into(),
-            rotation: Some(Rotation { max_megabytes: 10, max_days: Some(3), max_backups: 100 }),
-            ..File::default()
-        })
-    );
-
-    let telemetry = config.service.telemetry;
-    assert_eq!((telemetry.logs.level, telemetry.logs.encoding), (Level::Warn, LogEncoding::Json));
-    assert_eq!(telemetry.metrics.level, MetricsLevel::Detailed);
-    assert_eq!(telemetry.metrics.address.as_deref(), Some("0.0.0.0:9999"));
-}
-
-#[test]
-fn what_has_no_effect_is_noted_with_the_reason() {
-    let notes = load(&[Source::File("tests/examples/gateway.yaml".into())]).config.notes;
-    for key in [
-        "receivers::otlp::protocols::grpc::read_buffer_size",
-        "receivers::otlp::protocols::grpc::include_metadata",
-        "receivers::otlp::protocols::grpc::keepalive::enforcement_policy",
-        "receivers::otlp::protocols::http::metrics_url_path",
-        "processors::memory_limiter::check_interval",
-        "exporters::file::rotation::localtime",
-    ] {
-        let note = notes.iter().find(|note| note.starts_with(&format!("{key} has no effect: ")));
-        assert!(note.is_some(), "{key}: {notes:#?}");
-    }
-    assert_eq!(notes.len(), 6, "{notes:#?}");
-}
-
-#[test]
-fn settings_that_differ_only_in_what_has_no_effect_are_equal() {
-    let load = |debug: &str, file: &str, limiter: &str| {
-        let yaml = format!(
-            "{{exporters: {{debug: {{{debug}}}, file: {{path: /spans.json{file}}}}}, \
-             extensions: {{memory_limiter: {{limit_mib: 9{limiter}}}}}, \
-             service: {{extensions: [memory_limiter], \
-             pipelines: {{traces: {{exporters: [debug, file]}}}}}}}}"
-        );
-        with(&yaml).unwrap_or_else(|report| panic!("{report}")).config
-    };
-    let debug = "sampling_initial: 5, sampling_thereafter: 500, use_internal_logger: false";
-    let mut written = load(debug, ", flush_interval: 9s", ", check_interval: 5s");
-    assert_eq!(written.notes.len(), 5, "{:#?}", written.notes);
-    written.notes.clear();
-    assert_eq!(written, load("", "", ""));
-}
-
-#[test]
-fn an_exporter_without_settings_has_the_defaults_of_go_but_waits_when_its_queue_is_full() {
-    let config = with("exporters: {otlp: {endpoint: 'a:1'}, otlphttp: {endpoint: 'http://a:1'}}");
-    let config = config.unwrap().config;
-    let expected = OtlpExporter {
-        endpoint: "a:1".into(),
-        traces_endpoint: None,
-        tls: ClientTls::default(),
-        headers: Default::default(),
-        compression: Compression::Gzip,
-        timeout: Duration::from_secs(5),
-        retry_on_failure: Retry {
-            enabled: true,
-            initial_interval: Duration::from_secs(5),
-            randomization_factor: 0.5,
-            multiplier: 1.5,
-            max_interval: Duration::from_secs(30),
-            max_elapsed_time: Duration::from_secs(300),
-        },
-        sending_queue: Queue {
-            enabled: true,
-            num_consumers: 10,
-            queue_size: 1000,
-            sizer: Sizer::Requests,
-            wait_for_result: false,
-            block_on_overflow: true,
-            batch: None,
-        },
-        encoding: Default::default(),
-        keepalive: None,
-    };
-    assert_eq!(grpc(&config, "otlp"), expected);
-    let timeout = Duration::from_secs(30);
-    let expected = OtlpExporter { endpoint: "http://a:1".into(), timeout, ..expected };
-    assert_eq!(http(&config, "otlphttp"), expected);
-}
-
-#[test]
-fn a_batch_of_the_queue_counts_what_the_queue_counts_unless_that_is_requests() {
-    let sizer = |queue: &str| {
-        let text = format!("exporters: {{otlp: {{endpoint: 'a:1', sending_queue: {queue}}}}}");
-        let config = with(&text).unwrap_or_else(|report| panic!("{report}")).config;
-        grpc(&config, "otlp").sending_queue.batch.map(|batch| batch.sizer)
-    };
-    assert_eq!(sizer("{}"), None);
-    assert_eq!(sizer("{batch: }"), Some(Sizer::Items));
-    assert_eq!(sizer("{batch: {enabled: false}}"), None);
-    assert_eq!(sizer("{sizer: bytes, queue_size: 10000, batch: }"), Some(Sizer::Bytes));
-    assert_eq!(sizer("{sizer: requests, batch: }"), Some(Sizer::Items));
-    assert_eq!(sizer("{sizer: bytes, batch: {sizer: items}}"), Some(Sizer::Items));
-}
-
-#[test]
-fn endpoints_of_exporters_are_taken_in_all_forms_of_go() {
-    for endpoint in [
-        "localhost:4317",
-        "http://localhost:4317",
-        "https://localhost:4317/",
-        "dns:///a.b:4317",
-        "dns:a.b:4317",
-        "unix:///run/otel.sock",
-        "[::1]:4317",
-    ] {
-        let text = format!("exporters: {{otlp: {{endpoint: '{endpoint}'}}}}");
-        let config = with(&text).unwrap_or_else(|report| panic!("{report}")).config;
-        assert_eq!(grpc(&config, "otlp").endpoint, endpoint);
-    }
-    let report = with("exporters: {otlp: {endpoint: 'dns://8.8.8.8/a.b:4317'}}").unwrap_err();
-    assert!(report.to_string().contains("write dns:///host:port"), "{report}");
-    let text = "exporters: {otlphttp: {traces_endpoint: 'https://a/custom?x=1'}}";
-    let exporter = http(&with(text).unwrap().config, "otlphttp");
-    assert_eq!(exporter.traces_endpoint.as_deref(), Some("https://a/custom?x=1"));
-    for text in ["{}", "{endpoint: ''}", "{endpoint: /v1}", "{endpoint: 'https://:1'}"] {
-        assert!(with(&format!("exporters: {{otlphttp: {text}}}")).is_err(), "{text}");
-    }
-}
-
-#[test]
-fn the_new_names_of_the_otlp_exporters_are_kept_as_written() {
-    let text = "exporters: {otlp_grpc/a: {endpoint: 'a:1'}, otlp_http: {endpoint: 'http://a'}}";
-    let config = with(text).unwrap().config;
-    assert_eq!(grpc(&config, "otlp_grpc/a").endpoint, "a:1");
-    assert_eq!(http(&config, "otlp_http").endpoint, "http://a");
-}
+use spanwire_config::{Compat, Config, Exporter, Processor, Source, print};
+use support::*;
 
 #[test]
 fn a_later_source_is_merged_map_by_map_and_replaces_lists() {
@@ -362,6 +52,10 @@ fn what_is_wrong_with_a_set_names_it_and_keeps_its_headers_secret() {
     assert!(report.contains("--> --set exporters.debug.verbosity:1:1"), "{report}");
     assert!(report.contains("debug has no key \"headers\""), "{report}");
     assert!(!report.contains("hunter2"), "{report}");
+    let no_value = ["exporters.debug.headers.x hunter2"];
+    let report = load_all(&[yaml(BASE)], &no_value, Compat::Strict).unwrap_err().to_string();
+    let named = "--set \"exporters.debug.headers.x\" has no equals sign";
+    assert!(report.contains(named) && !report.contains("hunter2"), "{report}");
     for set in ["novalue", "=1", "a..b=1", ".a=1", "a=[1"] {
         assert!(load_all(&[yaml(BASE)], &[set], Compat::Strict).is_err(), "{set}");
     }
@@ -559,13 +253,25 @@ service: {pipelines: {traces: {receivers: [jaeger], exporters: [debug]}}}
 }
 
 #[test]
-fn warn_forgives_unknown_keys_and_nothing_else() {
-    let keys = "exporters: {debug: {colour: red, output_paths: [stdout]}}";
-    let loaded = load_all(&[yaml(BASE), yaml(keys)], &[], Compat::Warn).unwrap();
-    assert_eq!(loaded.warnings.len(), 2);
+fn warn_forgives_what_the_go_collector_has_and_no_key_or_name_that_may_be_misspelt() {
+    let warn = |text: &str| load_all(&[yaml(BASE), yaml(text)], &[], Compat::Warn);
+    let loaded = warn("exporters: {debug: {output_paths: [stdout]}}").unwrap();
+    assert_eq!(messages(&loaded), ["exporters::debug::output_paths is not supported"]);
     assert_eq!(loaded.config.exporters, load(&[yaml(BASE)]).config.exporters);
-    let wrong = "exporters: {debug: {verbosity: loud}}";
-    assert!(load_all(&[yaml(BASE), yaml(wrong)], &[], Compat::Warn).is_err());
+    let tls = |key: &str| {
+        let tls = format!("{{cert_file: a, key_file: b, {key}: c}}");
+        warn(&format!("receivers: {{otlp: {{protocols: {{grpc: {{tls: {tls}}}}}}}}}"))
+    };
+    assert!(tls("client_ca_file").is_ok());
+    let report = tls("client_ca_fil").unwrap_err().to_string();
+    assert!(report.contains("did you mean \"client_ca_file\"?"), "{report}");
+    for wrong in [
+        "exporters: {debug: {colour: red}}",
+        "exporters: {debug: {verbosity: loud}}",
+        "processors: {memory_limitter: {limit_mib: 100}}",
+    ] {
+        assert!(warn(wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]
@@ -578,101 +284,6 @@ fn warn_never_opens_a_door_or_widens_a_change() {
     ] {
         let report = load_all(&[yaml(BASE), yaml(text)], &[], Compat::Warn).unwrap_err();
         assert!(report.to_string().contains("is not supported"), "{report}");
-    }
-}
-
-#[test]
-fn words_may_be_in_capitals_and_a_percentage_above_all() {
-    let config = with(
-        "processors: {probabilistic_sampler: {sampling_percentage: 150}, \
-         resource: {attributes: [{key: a, action: DELETE}]}}\n\
-         service: {telemetry: {logs: {level: WARN}}, \
-         pipelines: {traces: {processors: [resource, probabilistic_sampler]}}}",
-    );
-    let config = config.unwrap_or_else(|report| panic!("{report}")).config;
-    assert_eq!(config.service.telemetry.logs.level, Level::Warn);
-    let sampler = &config.processors[&id("probabilistic_sampler")];
-    let Processor::ProbabilisticSampler(sampler) = sampler else { panic!("{sampler:?}") };
-    assert_eq!(sampler.sampling_percentage, 100.0);
-}
-
-#[test]
-fn names_of_metrics_have_units_and_types_where_readers_are_written_out_and_do_not_say_otherwise() {
-    let names = |metrics: &str| {
-        let text = format!("service: {{telemetry: {{metrics: {metrics}}}}}");
-        let config = with(&text).unwrap_or_else(|report| panic!("{report}")).config;
-        let names = config.service.telemetry.metrics.names;
-        (names.units, names.type_suffix)
-    };
-    let reader =
-        |more: &str| format!("{{readers: [{{pull: {{exporter: {{prometheus: {{{more}}}}}}}}}]}}");
-    assert_eq!(names("{}"), (false, false));
-    assert_eq!(names("{address: ':8888'}"), (false, false));
-    assert_eq!(names(&reader("host: a")), (true, true));
-    assert_eq!(names(&reader("without_units: true")), (false, true));
-    assert_eq!(names(&reader("without_type_suffix: true")), (true, false));
-}
-
-#[test]
-fn settings_of_an_exporter_that_are_not_heeded_are_told_or_refused_by_name() {
-    let notes = |settings: &str| {
-        let text = format!("exporters: {{otlp: {{endpoint: 'a:1', {settings}}}}}");
-        with(&text).unwrap_or_else(|report| panic!("{report}")).config.notes
-    };
-    for (setting, key) in [
-        ("balancer_name: round_robin", "balancer_name"),
-        ("keepalive: {permit_without_stream: true}", "keepalive::permit_without_stream"),
-        ("tls: {reload_interval: 1h}", "tls::reload_interval"),
-    ] {
-        let notes = notes(setting);
-        let told = format!("exporters::otlp::{key} has no effect: ");
-        assert!(notes.len() == 1 && notes[0].starts_with(&told), "{setting}: {notes:?}");
-    }
-    let heeded = "balancer_name: pick_first, tls: {min_version: '1.2'}, \
-                  keepalive: {permit_without_stream: false}";
-    assert_eq!(notes(heeded), Vec::<String>::new());
-    let above = "exporters: {otlp: {endpoint: 'a:1', tls: {min_version: '1.3'}}}";
-    let report = with(above).unwrap_err().to_string();
-    assert!(report.contains("exporters::otlp::tls::min_version above 1.2"), "{report}");
-}
-
-#[test]
-fn metrics_are_served_where_they_are_asked_for_and_not_at_level_none() {
-    let address = |metrics: &str| {
-        let text = format!("service: {{telemetry: {{metrics: {metrics}}}}}");
-        with(&text).unwrap_or_else(|report| panic!("{report}")).config.service.telemetry.metrics
-    };
-    assert_eq!(address("{}").address.as_deref(), Some("localhost:8888"));
-    assert_eq!(address("{level: none}").address, None);
-    assert_eq!(address("{readers: []}").address, None);
-    let reader = "{readers: [{pull: {exporter: {prometheus: {host: '::', port: 1}}}}]}";
-    assert_eq!(address(reader).address.as_deref(), Some("[::]:1"));
-    let periodic = "service: {telemetry: {metrics: {readers: [{periodic: {exporter: {}}}]}}}";
-    assert!(with(periodic).unwrap_err().to_string().contains("periodic is not supported"));
-}
-
-#[test]
-fn tls_needs_pairs_and_knows_its_versions() {
-    let server = |tls: &str| {
-        with(&format!("receivers: {{otlp: {{protocols: {{grpc: {{tls: {tls}}}}}}}}}"))
-            .map(|loaded| otlp(&loaded.config, "otlp").grpc.unwrap().tls)
-    };
-    assert_eq!(server("").unwrap(), None);
-    let pem = server("{cert_pem: a, key_pem: b}").unwrap().unwrap();
-    assert_eq!((pem.cert_pem, pem.key_pem), (Some(Secret::from("a")), Some(Secret::from("b"))));
-    for wrong in ["{}", "{cert_file: a}", "{cert_file: a, cert_pem: a, key_file: b}"] {
-        assert!(server(wrong).is_err(), "{wrong}");
-    }
-    for (version, expected) in [("'1.2'", true), ("'1.3'", true), ("'1.1'", false), ("'2'", false)]
-    {
-        let text = format!("{{cert_file: a, key_file: b, min_version: {version}}}");
-        assert_eq!(server(&text).is_ok(), expected, "{version}");
-    }
-    for (tls, expected) in
-        [("{cert_file: a}", false), ("{ca_file: a, ca_pem: b}", false), ("", true)]
-    {
-        let text = format!("exporters: {{otlp: {{endpoint: 'a:1', tls: {tls}}}}}");
-        assert_eq!(with(&text).is_ok(), expected, "{tls}");
     }
 }
 
@@ -722,30 +333,4 @@ fn no_secret_is_printed() {
     let text = print(&config) + &format!("{config:?}");
     assert!(!text.contains("abc") && !text.contains("MII"), "{text}");
     assert!(text.contains("authorization: \"[REDACTED]\"\n"), "{text}");
-}
-
-#[test]
-fn the_default_pipeline_is_what_its_yaml_says() {
-    let yaml = yaml(
-        "{receivers: {otlp: {protocols: {grpc: , http: }}}, processors: {batch: }, \
-         exporters: {debug: {verbosity: normal}}, extensions: {health_check: }, service: {extensions: [health_check], \
-         pipelines: {traces: {receivers: [otlp], processors: [batch], exporters: [debug]}}}}",
-    );
-    let loaded = load(&[yaml]);
-    assert_eq!(loaded.config, Config::default_pipeline());
-    assert_eq!(loaded.warnings, []);
-}
-
-#[test]
-fn every_component_of_the_table_is_read_and_no_other() {
-    for component in spanwire_config::components() {
-        for kind in [Some(component.kind), component.alias].into_iter().flatten() {
-            let text = format!("{}: {{{kind}/x: }}", component.section);
-            if let Err(report) = with(&text) {
-                assert!(!report.to_string().contains("not supported"), "{report}");
-            }
-        }
-        let text = format!("{}: {{nonesuch: }}", component.section);
-        assert!(with(&text).unwrap_err().to_string().contains("nonesuch is not supported"));
-    }
 }

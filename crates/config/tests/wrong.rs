@@ -136,6 +136,17 @@ fn keys_of_the_go_collector_that_are_not_built_are_refused_by_name() {
 }
 
 #[test]
+fn words_of_the_go_collector_that_are_not_built_are_refused_with_those_that_are() {
+    check("unsupported_word");
+}
+
+#[test]
+fn names_of_the_go_collector_are_not_taken_for_misspelt_ones_of_ours() {
+    let report = check("go_names");
+    assert!(!report.contains("did you mean") && !report.contains("no key"), "{report}");
+}
+
+#[test]
 fn what_is_not_yaml_is_shown_where_it_stops() {
     check("syntax");
 }
@@ -148,6 +159,13 @@ fn an_alias_needs_its_anchor() {
 #[test]
 fn a_configuration_is_a_map() {
     check("list");
+}
+
+/// Faults 168.
+#[test]
+fn credentials_in_an_endpoint_are_refused_and_not_shown() {
+    let report = check("credentials");
+    assert!(!report.contains("hunt"), "{report}");
 }
 
 /// Faults 168.

@@ -242,7 +242,7 @@ mod tests {
         assert_eq!((all.spans, all.spans_accepted, all.spans_rejected), (40, 17, 3));
         let failures = &all.failures["no answer in time"];
         assert_eq!(failures.requests, 2);
-        assert_eq!(failures.example, "no answer from the collector within 1000 ms");
+        assert_eq!(failures.example, "no answer from the destination within 1000 ms");
         assert_eq!(all.latencies.count(), 4);
     }
 

@@ -45,11 +45,7 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
-    pub(crate) fn admit(
-        length: u64,
-        bytes_max: usize,
-        share: &Arc<Share>,
-    ) -> Result<Self, Fault> {
+    pub(crate) fn admit(length: u64, bytes_max: usize, share: &Arc<Share>) -> Result<Self, Fault> {
         let length = usize::try_from(length)
             .ok()
             .filter(|length| *length <= bytes_max)

@@ -14,7 +14,7 @@ use crate::connection::{Phase, Shared};
 use crate::cors::{Cors, Policy};
 use crate::endpoint::{Bound, Endpoint};
 use crate::listener;
-use crate::receiver::{Addresses, Receiver};
+use crate::receiver::{Addresses, Places, Receiver};
 use crate::settings::{ConnectionAge, Settings};
 use crate::sink::{Sink, Transport};
 use crate::stats::Counters;
@@ -40,8 +40,8 @@ use crate::unix::UnixSocket;
 /// allocators keep until they have moved it, is not counted.
 ///
 /// The second is what such peers can reach by sending faster than this process runs. An HTTP/1.1
-/// connection has a read buffer of at most 400 KiB instead, and a gRPC connection holds at most
-/// 256 KiB: what it read, header fields on their way, and answers. TLS adds at most 160 KiB to either: a
+/// connection holds at most [`header_bytes_max`](Self::header_bytes_max) instead, and a gRPC
+/// connection 256 KiB: what it read, header fields on their way, and answers. TLS adds at most 160 KiB to either: a
 /// record or handshake message on its way in, and answers on their way out.
 ///
 /// The third is for the zstd bodies that are being decompressed: one on each worker thread of the
@@ -51,7 +51,7 @@ use crate::unix::UnixSocket;
 /// gzip and zlib takes 50 KiB, that of snappy's frames 140 KiB.
 ///
 /// An idle connection takes little of that: 5 KiB before its first byte, 40 KiB after a gRPC request
-/// and 50 KiB after one by HTTP/1.1, beside the operating system's socket buffers (resident memory
+/// and 20 KiB after one by HTTP/1.1, beside the operating system's socket buffers (resident memory
 /// of 2,000 connections, requests of 38 KB, x86-64 Linux, release build).
 #[must_use = "a builder does nothing until it is bound"]
 #[derive(Clone, Debug)]
@@ -209,6 +209,9 @@ impl Builder {
     /// Half of [`in_flight_bytes_max`](Self::in_flight_bytes_max) by default. Where that is less
     /// than the largest request takes, a request may go beyond it as long as it is the
     /// connection's only one.
+    ///
+    /// Where several connections hold requests, those with more than an equal part leave the last
+    /// quarter of the budget to the others.
     pub fn connection_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.connection_bytes_max = Some(bytes);
         self
@@ -324,6 +327,36 @@ impl Builder {
         self
     }
 
+    /// Looks at all that [`bind`](Self::bind) does before it looks at addresses: whether settings
+    /// are in their range, and whether certificates and keys, which it reads, can be used. Nothing
+    /// is bound or served.
+    ///
+    /// ```
+    /// use spanwire_receiver::Receiver;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), spanwire_receiver::BindError> {
+    /// let builder = Receiver::builder().in_flight_bytes_max(16 << 20);
+    /// let error = builder.check().await.expect_err("a request may have 64 MiB");
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "in_flight_bytes_max must be at least twice the larger request limit"
+    /// );
+    /// builder.grpc_request_bytes_max(4 << 20).http_request_bytes_max(8 << 20).check().await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::Setting`] and `BindError::Tls`, as [`bind`](Self::bind) would give them.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime, where there is a certificate to be read.
+    pub async fn check(&self) -> Result<(), BindError> {
+        self.parts().await.map(drop)
+    }
+
     /// Binds the addresses and serves them with `sink`, on the Tokio runtime this is awaited on.
     ///
     /// # Errors
@@ -335,27 +368,25 @@ impl Builder {
     ///
     /// Outside a Tokio runtime with I/O and time enabled, as Tokio's own sockets do.
     pub async fn bind<S: Sink>(self, sink: S) -> Result<Receiver, BindError> {
-        let settings = self.settings.checked()?;
-        let cors = Policy::new(&self.cors)?;
+        let parts = self.parts().await?;
         if self.endpoints.is_empty() {
             return Err(BindError::NoAddress);
         }
-        #[cfg(feature = "_tls")]
-        let tls = TlsPorts::open(self.grpc_tls, self.http_tls).await?;
         let mut bound = Vec::with_capacity(self.endpoints.len());
         for (transport, endpoint) in self.endpoints {
             bound.push((transport, endpoint.bind().await?));
         }
 
         let counters = Arc::new(Counters::default());
+        let settings = parts.settings;
         let budget =
             self.budget.unwrap_or_else(|| Arc::new(Budget::new(settings.in_flight_bytes_max)));
         let permits = Arc::new(Semaphore::new(settings.connections_max));
         let (phase, _) = watch::channel(Phase::Serving);
         let mut shared = Shared::new(sink, settings, Arc::clone(&counters), Arc::clone(&budget));
-        shared.cors = cors;
+        shared.cors = parts.cors;
         #[cfg(feature = "_tls")]
-        shared.tls.clone_from(&tls);
+        shared.tls.clone_from(&parts.tls);
         let shared = Arc::new(shared);
         let mut addresses = Addresses::default();
         for (transport, bound) in bound {
@@ -377,10 +408,28 @@ impl Builder {
             phase,
             counters,
             budget,
+            Places::new(permits, shared.settings.connections_max),
             #[cfg(feature = "_tls")]
-            tls,
+            parts.tls,
         ))
     }
+
+    async fn parts(&self) -> Result<Parts, BindError> {
+        Ok(Parts {
+            settings: self.settings.clone().checked()?,
+            cors: Policy::new(&self.cors)?,
+            #[cfg(feature = "_tls")]
+            tls: TlsPorts::open(self.grpc_tls.clone(), self.http_tls.clone()).await?,
+        })
+    }
+}
+
+/// What settings come to before an address is looked at.
+struct Parts {
+    settings: Settings,
+    cors: Option<Policy>,
+    #[cfg(feature = "_tls")]
+    tls: TlsPorts,
 }
 
 #[cfg(test)]

@@ -108,7 +108,9 @@ pub(crate) struct Connection<S> {
 impl<S> Connection<S> {
     fn new(shared: Arc<Shared<S>>) -> Arc<Self> {
         let (several_bytes_max, one_bytes_max) = shared.settings.connection_bytes_max();
-        let share = Share::new(several_bytes_max, one_bytes_max, Arc::clone(&shared.budget));
+        let of_bytes_max = shared.settings.in_flight_bytes_max;
+        let budget = Arc::clone(&shared.budget);
+        let share = Share::part(several_bytes_max, one_bytes_max, of_bytes_max, budget);
         Arc::new(Self {
             shared,
             share,
@@ -192,7 +194,8 @@ async fn serve_peer<S: Sink, P: Peer>(
     }
     match protocol {
         Protocol::Http1 if transport == Transport::Http => {
-            serve_http1(shared, P::plain(socket), Ending::Silent, phase).await
+            // In a box of its own as well, since most connections are gRPC's or say nothing yet.
+            Box::pin(serve_http1(shared, P::plain(socket), Ending::Silent, phase)).await
         }
         // On the gRPC port anything else is HTTP/2 too, and told so in its terms.
         Protocol::Http1 | Protocol::Http2 => {

@@ -114,7 +114,9 @@ impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
         let (reason, retry_after) = match refusal {
-            Refusal::Unavailable { retry_after } => (Reason::SinkUnavailable, retry_after),
+            Refusal::Unavailable { retry_after } | Refusal::Undelivered { retry_after, .. } => {
+                (Reason::SinkUnavailable, retry_after)
+            }
             Refusal::Exhausted { retry_after } => (Reason::SinkExhausted, Some(retry_after)),
             Refusal::TooLarge { .. } => (Reason::SinkTooLarge, None),
             Refusal::Invalid { .. } => (Reason::SinkInvalid, None),

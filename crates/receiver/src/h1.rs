@@ -137,11 +137,12 @@ async fn next_head<S: Sink>(
         let is_worth_it = seen == 0
             || unread.len() >= bytes_max
             || unread[seen.saturating_sub(1)..].contains(&b'\n');
-        if !unread.is_empty() && is_worth_it {
-            if let Some((head, bytes)) = Head::read(unread, bytes_max).map_err(Broken::Head)? {
-                wire.take(bytes);
-                return Ok(Some(head));
-            }
+        if !unread.is_empty()
+            && is_worth_it
+            && let Some((head, bytes)) = Head::read(unread, bytes_max).map_err(Broken::Head)?
+        {
+            wire.take(bytes);
+            return Ok(Some(head));
         }
         seen = unread.len();
         let mut filling = pin!(wire.fill(bytes_max));
@@ -153,8 +154,7 @@ async fn next_head<S: Sink>(
             // How long a connection may be idle is not decided here.
             0 => filled.await,
             _ => {
-                let due =
-                    *due.get_or_insert_with(|| Instant::now() + settings.header_read_timeout);
+                let due = *due.get_or_insert_with(|| Instant::now() + settings.header_read_timeout);
                 timeout_at(due, filled).await.map_err(io::Error::from)?
             }
         };

@@ -49,7 +49,7 @@ impl Message {
             }
         };
         match body.declared.push(data) {
-            rest if rest.is_empty() => Ok(()),
+            [] => Ok(()),
             _ => Err(Fault::new(Reason::Framing, "more than one message")),
         }
     }

@@ -5,10 +5,10 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::budget::Budget;
@@ -27,8 +27,43 @@ pub struct Receiver {
     phase: watch::Sender<Phase>,
     counters: Arc<Counters>,
     budget: Arc<Budget>,
+    places: Places,
     #[cfg(feature = "_tls")]
     tls: TlsPorts,
+}
+
+/// The places of connections, and how many there are to be.
+#[derive(Debug)]
+pub(crate) struct Places {
+    permits: Arc<Semaphore>,
+    connections_max: AtomicUsize,
+}
+
+impl Places {
+    /// `permits` are `connections_max`.
+    pub(crate) fn new(permits: Arc<Semaphore>, connections_max: usize) -> Self {
+        Self { permits, connections_max: AtomicUsize::new(connections_max) }
+    }
+
+    fn resize(&self, connections_max: usize) {
+        let now = connections_max.clamp(1, Semaphore::MAX_PERMITS);
+        let before = self.connections_max.swap(now, Ordering::Relaxed);
+        self.permits.add_permits(now.saturating_sub(before));
+        let surplus = before.saturating_sub(now);
+        let mut taken = surplus - self.permits.forget_permits(surplus);
+        if taken > 0 {
+            let permits = Arc::clone(&self.permits);
+            tokio::spawn(async move {
+                while taken > 0 {
+                    let places = u32::try_from(taken).unwrap_or(u32::MAX);
+                    // As connections end, and before others that wait for a place. Never closed.
+                    let Ok(left) = permits.acquire_many(places).await else { return };
+                    left.forget();
+                    taken -= places as usize;
+                }
+            });
+        }
+    }
 }
 
 /// Where each transport is served, in the order asked for.
@@ -58,6 +93,7 @@ impl Receiver {
         phase: watch::Sender<Phase>,
         counters: Arc<Counters>,
         budget: Arc<Budget>,
+        places: Places,
         #[cfg(feature = "_tls")] tls: TlsPorts,
     ) -> Self {
         Self {
@@ -65,6 +101,7 @@ impl Receiver {
             phase,
             counters,
             budget,
+            places,
             #[cfg(feature = "_tls")]
             tls,
         }
@@ -95,6 +132,23 @@ impl Receiver {
     #[must_use]
     pub fn http_addresses(&self) -> &[SocketAddr] {
         &self.addresses.http
+    }
+
+    /// The most connections open at once, by [`connections_max`](Builder::connections_max) or as
+    /// [set](Self::set_connections_max) since.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        self.places.connections_max.load(Ordering::Relaxed)
+    }
+
+    /// Changes how many connections may be open at once, to one at least. Those that are open stay;
+    /// where they are more, no other is served until enough of them have ended.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub fn set_connections_max(&self, connections: usize) {
+        self.places.resize(connections);
     }
 
     /// What was counted so far. Costs some sixty atomic loads.

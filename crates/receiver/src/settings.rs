@@ -145,7 +145,7 @@ impl Settings {
                 "connection_window_bytes must be 65,535 to 2 GiB less 1",
             ),
             (
-                // hyper's smallest read buffer, which must hold them.
+                // What clients and the proxies before them may send without being asked.
                 self.header_bytes_max >= 1 << 13,
                 "header_bytes_max must be at least 8 KiB",
             ),

@@ -167,6 +167,14 @@ pub enum Refusal {
         /// The least time the peer should wait; `None` leaves it to the peer's own backoff.
         retry_after: Option<Duration>,
     },
+    /// The same, in the sink's own words: whose queue is full, or what became of the spans further on.
+    #[error("{message}")]
+    Undelivered {
+        /// Why not now.
+        message: String,
+        /// The least time the peer should wait; `None` leaves it to the peer's own backoff.
+        retry_after: Option<Duration>,
+    },
     /// A resource is used up at the moment; the peer may send the same bytes later: RESOURCE_EXHAUSTED
     /// with RetryInfo, 429. The delay is not optional: without it, gRPC peers drop the request.
     #[error("the receiver has no room for spans now")]

@@ -32,7 +32,8 @@ pub enum Reason {
     Cancelled,
     /// The sink, or the code that read the request for it, panicked.
     Panic,
-    /// The sink answered [`Refusal::Unavailable`](crate::Refusal::Unavailable).
+    /// The sink answered [`Refusal::Unavailable`](crate::Refusal::Unavailable) or
+    /// [`Refusal::Undelivered`](crate::Refusal::Undelivered).
     SinkUnavailable,
     /// The sink answered [`Refusal::Exhausted`](crate::Refusal::Exhausted).
     SinkExhausted,

@@ -113,6 +113,14 @@ pub struct InvalidTls {
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+impl InvalidTls {
+    /// `server certificate`, `server key` or `client CA certificates`.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        self.what
+    }
+}
+
 impl fmt::Debug for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

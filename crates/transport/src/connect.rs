@@ -256,6 +256,18 @@ pub(crate) enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether the peer answers, and not by TLS.
+    pub(crate) fn is_without_tls(&self) -> bool {
+        match self {
+            #[cfg(feature = "_tls")]
+            Self::Tls { source, .. } => {
+                let inner = source.get_ref().and_then(|inner| inner.downcast_ref());
+                matches!(inner, Some(rustls::Error::InvalidMessage(_)))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether certificates may be why.
     pub(crate) fn is_of_tls(&self) -> bool {
         match self {

@@ -195,11 +195,29 @@ fn failure(error: ClientError, first: Option<&ConnectError>) -> SendError {
 
 /// The client's error without its own first words, which say no more than that there is one.
 #[derive(Debug)]
-struct Broken(ClientError);
+pub(crate) struct Broken(ClientError);
+
+impl Broken {
+    /// Whether what came was no head of HTTP/1.1.
+    pub(crate) fn is_no_http1(&self) -> bool {
+        self.cause().is_some_and(hyper::Error::is_parse)
+    }
+
+    /// Whether the connection was closed before the request was on it. A new connection it was: the
+    /// client tries again by itself where it was an old one.
+    pub(crate) fn is_closed_at_once(&self) -> bool {
+        self.cause().is_some_and(|cause| cause.is_canceled() || cause.is_user())
+    }
+
+    fn cause(&self) -> Option<&hyper::Error> {
+        self.0.source()?.downcast_ref()
+    }
+}
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.source() {
+            Some(_) if self.is_closed_at_once() => f.write_str("the connection was closed at once"),
             Some(cause) => write!(f, "{cause}"),
             None => write!(f, "{}", self.0),
         }
@@ -208,7 +226,7 @@ impl fmt::Display for Broken {
 
 impl Error for Broken {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source().and_then(Error::source)
+        self.0.source().filter(|_| !self.is_closed_at_once()).and_then(Error::source)
     }
 }
 

@@ -24,6 +24,7 @@ pub struct Encoded {
     /// Of the protobuf message, and of what was compressed: for JSON they differ.
     request_len: usize,
     plain_len: usize,
+    copied_len: usize,
     spans: usize,
 }
 
@@ -36,6 +37,12 @@ impl Encoded {
     /// Whether no bytes go on the wire, as for an empty body over HTTP.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Bytes of it that are not those of the body it was made of, and take memory beside them:
+    /// compressed ones, JSON, and small pieces that were joined. gRPC's prefix is not counted.
+    pub fn copied_len(&self) -> usize {
+        self.copied_len
     }
 
     /// Spans inside.
@@ -172,6 +179,7 @@ pub(crate) async fn encode(
         len: prefix_len + len,
         request_len: body.len(),
         plain_len: len,
+        copied_len: 0,
         spans: body.spans(),
     };
     if compression != Compression::None && len >= bytes_min {
@@ -187,13 +195,16 @@ pub(crate) async fn encode(
             // A retry queue counts and holds these bytes, not the spare room behind them.
             out.shrink_to_fit();
             encoded.len = out.len();
+            encoded.copied_len = out.len() - prefix_len;
             encoded.compression = compression;
             encoded.pieces = Arc::new([Bytes::from(out)]);
             return Ok(encoded);
         }
     }
     let prefix = (protocol == Protocol::Grpc).then(|| grpc_prefix(false, len));
-    encoded.pieces = join_small(prefix.as_ref().map_or(&[], |p| &p[..]), pieces);
+    let copied;
+    (encoded.pieces, copied) = join_small(prefix.as_ref().map_or(&[], |p| &p[..]), pieces);
+    encoded.copied_len = if protocol == Protocol::HttpJson { len } else { copied };
     Ok(encoded)
 }
 
@@ -207,14 +218,17 @@ pub(crate) fn frame(
 ) -> Encoded {
     let prefix = (protocol == Protocol::Grpc).then(|| grpc_prefix(true, compressed.len()));
     let prefix = prefix.as_ref().map_or(&[][..], |prefix| prefix);
+    let len = prefix.len() + compressed.len();
+    let (pieces, copied_len) = join_small(prefix, &[compressed]);
     Encoded {
         protocol,
         compression,
-        len: prefix.len() + compressed.len(),
+        len,
         request_len,
         plain_len: request_len,
+        copied_len,
         spans,
-        pieces: join_small(prefix, &[compressed]),
+        pieces,
     }
 }
 
@@ -242,16 +256,18 @@ fn within_limit(bytes: usize) -> Result<(), EncodeError> {
     Ok(())
 }
 
-/// Joins runs of small pieces, `head` first, and leaves large ones as they are.
+/// Joins runs of small pieces, `head` first, and leaves large ones as they are. Tells how many bytes
+/// of the pieces were copied.
 ///
 /// A system call takes sixteen pieces, so that many small ones would make many calls: over loopback
 /// one takes 6 µs, the time in which some 50 KB are copied.
-fn join_small(head: &[u8], pieces: &[Bytes]) -> Arc<[Bytes]> {
-    let mut out = Vec::new();
+fn join_small(head: &[u8], pieces: &[Bytes]) -> (Arc<[Bytes]>, usize) {
+    let (mut out, mut copied) = (Vec::new(), 0);
     let mut run = Run { head, pieces: &[], len: head.len() };
     for (i, piece) in pieces.iter().enumerate() {
         let is_large = piece.len() >= SMALL_PIECE_BYTES;
         if is_large || run.len + piece.len() > JOINED_BYTES_MAX {
+            copied += run.copied();
             out.extend(run.join());
             run = Run { head: &[], pieces: &[], len: 0 };
         }
@@ -262,8 +278,9 @@ fn join_small(head: &[u8], pieces: &[Bytes]) -> Arc<[Bytes]> {
             run.len += piece.len();
         }
     }
+    copied += run.copied();
     out.extend(run.join());
-    out.into()
+    (out.into(), copied)
 }
 
 /// Neighbours to be sent as one piece, `len` bytes in all.
@@ -274,6 +291,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Bytes of its pieces that joining copies.
+    fn copied(&self) -> usize {
+        match (self.head, self.pieces) {
+            ([], [_alone]) => 0,
+            (head, _) => self.len - head.len(),
+        }
+    }
+
     fn join(self) -> Option<Bytes> {
         match (self.head, self.pieces) {
             ([], []) => None,
@@ -326,6 +351,7 @@ mod tests {
         assert_eq!(lens, [GRPC_PREFIX_LEN + 5, SMALL_PIECE_BYTES, 10]);
         assert_eq!(encoded.pieces[1].as_ptr(), large.as_ptr());
         assert_eq!(encoded.pieces[0][..5], [0, 0, 0, 0x08, 0x0F]);
+        assert_eq!(encoded.copied_len(), 3 * small.len());
 
         let alone = Body::new([small.clone(), large], 1);
         let encoded = encode_now(&alone, Protocol::HttpProtobuf, Compression::None);
@@ -340,7 +366,10 @@ mod tests {
         ) {
             let pieces: Vec<Bytes> =
                 lens.iter().enumerate().map(|(i, len)| vec![i as u8; *len].into()).collect();
-            let joined = join_small(&head, &pieces);
+            let (joined, copied) = join_small(&head, &pieces);
+            let is_shared = |p: &&Bytes| pieces.iter().any(|other| other.as_ptr() == p.as_ptr());
+            let shared: usize = joined.iter().filter(is_shared).map(Bytes::len).sum();
+            prop_assert_eq!(copied, lens.iter().sum::<usize>() - shared);
             prop_assert_eq!(joined.concat(), [head.as_slice(), &pieces.concat()].concat());
             prop_assert!(joined.len() <= pieces.len() + 1);
             prop_assert!(joined.iter().all(|p| !p.is_empty()));
@@ -383,6 +412,11 @@ mod tests {
                 let encoded = encode_now(&body, protocol, compression);
                 assert_eq!(encoded.compression(), compression);
                 assert_eq!(encoded.request_len(), request.len());
+                if protocol == Protocol::HttpJson || compression != Compression::None {
+                    let prefix_len = encoded.len() - encoded.copied_len();
+                    let is_grpc = protocol == Protocol::Grpc;
+                    assert_eq!(prefix_len, if is_grpc { GRPC_PREFIX_LEN } else { 0 });
+                }
                 assert_eq!(
                     encoded.request().expect("our own"),
                     request,

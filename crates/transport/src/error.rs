@@ -4,23 +4,28 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use crate::config::Protocol;
+use crate::connect::ConnectError;
+use crate::connections::Broken;
+
 /// The cause below an error of ours, whichever library it came from.
 pub(crate) type Source = Box<dyn Error + Send + Sync>;
 
 /// Why one attempt to send a body failed.
 ///
-/// Text from the collector is at most 1 KiB long and free of control characters.
+/// What is sent to is the destination here: a collector mostly, or the server of whoever keeps
+/// traces. Text from it is at most 1 KiB long and free of control characters.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// No connection could be made, so the collector has seen nothing of the body. The sources
     /// say why: refused, no such name, a timeout and where, or what is wrong with a certificate.
-    #[error("no connection to the collector")]
+    #[error("no connection to the destination")]
     Connect(#[source] Source),
     /// The proxy refused to open a tunnel to the collector, which has seen nothing of the body.
     /// Its status decides as the same status of a collector would: 407 (credentials missing or
     /// wrong) is final.
-    #[error("the proxy {proxy} refused a tunnel to the collector: HTTP {status}")]
+    #[error("the proxy {proxy} refused a tunnel to the destination: HTTP {status}")]
     Proxy {
         /// Its host and port, without credentials.
         proxy: String,
@@ -29,17 +34,17 @@ pub enum SendError {
     },
     /// The connection failed before a whole answer arrived. The collector may have taken the
     /// spans; sent again, they may arrive twice, which OTLP accepts ("Duplicate Data").
-    #[error("no answer from the collector")]
+    #[error("no answer from the destination")]
     Disconnect(#[source] Source),
     /// No whole answer arrived in time; as with [`Disconnect`](Self::Disconnect), the spans may
     /// have been taken.
-    #[error("no answer from the collector within {} ms", after.as_millis())]
+    #[error("no answer from the destination within {} ms", after.as_millis())]
     Timeout {
         /// The request timeout that ran out.
         after: Duration,
     },
     /// The collector may take the same bytes later.
-    #[error("collector unavailable: {status}{}", suffix(message))]
+    #[error("destination unavailable: {status}{}", suffix(message))]
     Throttle {
         /// What the collector answered.
         status: Status,
@@ -49,7 +54,7 @@ pub enum SendError {
         message: Option<Box<str>>,
     },
     /// The collector refused this payload for good.
-    #[error("collector rejected the batch: {status}{}", suffix(message))]
+    #[error("destination rejected the batch: {status}{}", suffix(message))]
     Reject {
         /// What the collector answered.
         status: Status,
@@ -59,7 +64,7 @@ pub enum SendError {
     /// The payload is larger than the collector takes: HTTP 413, or RESOURCE_EXHAUSTED without
     /// `RetryInfo`, which may also stand for a spent quota. A smaller payload may pass; this one
     /// will not.
-    #[error("batch too large for the collector: {status}{}", suffix(message))]
+    #[error("batch too large for the destination: {status}{}", suffix(message))]
     Oversize {
         /// What the collector answered.
         status: Status,
@@ -68,7 +73,7 @@ pub enum SendError {
     },
     /// The answer was larger than a client may read, before or after decompression. OTLP has it
     /// that such a request is not repeated.
-    #[error("answer of the collector exceeds {bytes_max} bytes")]
+    #[error("answer of the destination exceeds {bytes_max} bytes")]
     AnswerTooLarge {
         /// The limit, in bytes.
         bytes_max: usize,
@@ -119,6 +124,44 @@ impl SendError {
         match self {
             Self::Throttle { message: Some(text), .. }
             | Self::Oversize { message: Some(text), .. } => named_limit(text),
+            _ => None,
+        }
+    }
+
+    /// What to look at where the answer is not one of the protocol that the request was sent in: mostly
+    /// the port is that of another one then, or TLS is spoken at one end only.
+    ///
+    /// ```
+    /// # use spanwire_transport::{Protocol, SendError, Status};
+    /// let error = SendError::Reject { status: Status::Http(404), message: None };
+    /// assert!(error.advice(Protocol::Grpc).is_some_and(|advice| advice.contains("4317")));
+    /// ```
+    #[must_use]
+    pub fn advice(&self, protocol: Protocol) -> Option<&'static str> {
+        let is_grpc = protocol == Protocol::Grpc;
+        match self {
+            Self::Connect(source)
+                if source.downcast_ref().is_some_and(ConnectError::is_without_tls) =>
+            {
+                Some("where no TLS is meant, `http://` or `insecure` says so")
+            }
+            Self::Disconnect(source) if is_grpc && is_no_http2(&**source) => {
+                Some("the port may be one of OTLP/HTTP, or want TLS; that of gRPC is mostly 4317")
+            }
+            Self::Disconnect(source) if !is_grpc && is_no_http1(&**source) => {
+                Some("the port may be one of gRPC, or want TLS; that of OTLP/HTTP is mostly 4318")
+            }
+            // A proxy may ask for credentials, or say that nobody is behind it.
+            Self::Reject { status: Status::Http(status), .. }
+                if is_grpc && !matches!(status, 401 | 403 | 500..) =>
+            {
+                Some(
+                    "that is not gRPC: the port may be one of OTLP/HTTP; that of gRPC is mostly 4317",
+                )
+            }
+            Self::Reject { status: Status::Http(404 | 405), .. } => {
+                Some("the path may be wrong: mostly it ends in /v1/traces")
+            }
             _ => None,
         }
     }
@@ -229,6 +272,23 @@ fn is_refused_stream(error: &(dyn Error + 'static)) -> bool {
     std::iter::successors(Some(error), |&error| error.source())
         .find_map(|error| error.downcast_ref::<h2::Error>())
         .is_some_and(|error| error.is_reset() && refused.contains(&error.reason()))
+}
+
+/// Whether what came was no frame of HTTP/2: read as one, text of HTTP/1.1 is a frame too large. Who
+/// does not understand the first bytes of HTTP/2 may also just close the connection.
+fn is_no_http2(error: &(dyn Error + 'static)) -> bool {
+    let broken = [Some(h2::Reason::FRAME_SIZE_ERROR), Some(h2::Reason::PROTOCOL_ERROR)];
+    let is_broken = |error: &h2::Error| error.is_library() && broken.contains(&error.reason());
+    std::iter::successors(Some(error), |&error| error.source()).any(|error| {
+        error.downcast_ref().is_some_and(is_broken)
+            || error.downcast_ref().is_some_and(Broken::is_closed_at_once)
+    })
+}
+
+fn is_no_http1(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source())
+        .find_map(|error| error.downcast_ref::<Broken>())
+        .is_some_and(Broken::is_no_http1)
 }
 
 /// The limit in a text about a message that is too large; zero is none.
@@ -413,19 +473,34 @@ mod tests {
     }
 
     #[test]
-    fn the_text_names_the_status_and_the_collector_s_own_words() {
+    fn the_text_names_the_status_and_the_destination_s_own_words() {
         let text = |error: SendError| error.to_string();
         assert_eq!(
             text(SendError::from_http(400, None, Some("bad trace id".into()))),
-            "collector rejected the batch: HTTP 400: bad trace id"
+            "destination rejected the batch: HTTP 400: bad trace id"
         );
         assert_eq!(
             text(SendError::from_grpc(14, None, None)),
-            "collector unavailable: gRPC UNAVAILABLE"
+            "destination unavailable: gRPC UNAVAILABLE"
         );
         assert_eq!(
             text(SendError::from_grpc(99, None, None)),
-            "collector rejected the batch: gRPC 99"
+            "destination rejected the batch: gRPC 99"
         );
+    }
+
+    #[test]
+    fn another_port_is_advised_where_the_answer_is_of_another_protocol() {
+        let advice = |protocol, error: SendError| error.advice(protocol).unwrap_or_default();
+        let http = |status| SendError::from_http(status, None, None);
+        for status in [400, 404, 405, 415] {
+            assert!(advice(Protocol::Grpc, http(status)).contains("4317"), "HTTP {status}");
+        }
+        for status in [401, 403, 429, 500, 503] {
+            assert_eq!(advice(Protocol::Grpc, http(status)), "", "HTTP {status}");
+        }
+        assert!(advice(Protocol::HttpProtobuf, http(404)).contains("/v1/traces"));
+        assert_eq!(advice(Protocol::HttpProtobuf, http(400)), "");
+        assert_eq!(advice(Protocol::Grpc, SendError::from_grpc(12, None, None)), "");
     }
 }

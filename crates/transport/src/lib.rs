@@ -91,5 +91,5 @@ pub use encode::{EncodeError, Encoded, RequestError};
 pub use error::{Retry, SendError, Status};
 pub use proxy::Proxy;
 pub use response::Accepted;
-pub use tls::{Pem, Tls};
+pub use tls::{Pem, Tls, TlsVersion};
 pub use transport::Transport;

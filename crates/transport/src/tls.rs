@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 #[cfg(feature = "_tls")]
+mod any;
+#[cfg(feature = "_tls")]
 mod client;
 #[cfg(feature = "_tls")]
 mod files;
@@ -26,7 +28,7 @@ pub enum Pem {
     Bytes(Vec<u8>),
 }
 
-/// Settings of https endpoints. TLS is spoken in versions 1.2 and 1.3.
+/// Settings of https endpoints.
 ///
 /// ```no_run
 /// use spanwire_transport::{Pem, Protocol, Tls, Transport, TransportConfig};
@@ -55,6 +57,18 @@ pub struct Tls {
     pub(crate) ca: Option<Pem>,
     pub(crate) identity: Option<Identity>,
     pub(crate) server_name: Option<String>,
+    pub(crate) min_version: TlsVersion,
+    pub(crate) accepts_any: bool,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2, RFC 5246.
+    #[default]
+    V1_2,
+    /// TLS 1.3, RFC 8446.
+    V1_3,
 }
 
 /// What the client shows of itself.
@@ -89,6 +103,22 @@ impl Tls {
     /// place of the endpoint's host.
     pub fn server_name(mut self, name: &str) -> Self {
         self.server_name = Some(name.to_owned());
+        self
+    }
+
+    /// The oldest version spoken, TLS 1.2 by default. TLS 1.3 is spoken with every collector that
+    /// speaks it.
+    pub fn min_version(mut self, version: TlsVersion) -> Self {
+        self.min_version = version;
+        self
+    }
+
+    /// Accepts whatever certificate the collector shows: expired, for another name, signed by
+    /// nobody known. Whoever is in between can then read and change all that is sent, credentials in
+    /// headers included. All that is checked is that the collector has the key of its certificate;
+    /// neither the roots of the build nor those of [`ca`](Self::ca) matter.
+    pub fn dangerously_accept_any_certificate(mut self) -> Self {
+        self.accepts_any = true;
         self
     }
 }

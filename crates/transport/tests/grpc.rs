@@ -144,7 +144,7 @@ async fn an_answer_of_headers_only_is_understood() {
     assert_eq!(error.retry(), Retry::Never);
     assert_eq!(
         error.to_string(),
-        "collector rejected the batch: gRPC INVALID_ARGUMENT: no spans found"
+        "destination rejected the batch: gRPC INVALID_ARGUMENT: no spans found"
     );
 }
 

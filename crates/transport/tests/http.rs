@@ -157,21 +157,21 @@ async fn a_failure_says_what_the_collector_said() {
     let protobuf = status("span 3:\nbad id").encode_to_vec();
     let json = r#"{"code":5,"message":"no such tenant"}"#;
     let cases: [(u16, Header, Vec<u8>, &str); 5] = [
-        (400, PROTOBUF, protobuf, "collector rejected the batch: HTTP 400: span 3: bad id"),
-        (404, JSON, json.into(), "collector rejected the batch: HTTP 404: no such tenant"),
+        (400, PROTOBUF, protobuf, "destination rejected the batch: HTTP 400: span 3: bad id"),
+        (404, JSON, json.into(), "destination rejected the batch: HTTP 404: no such tenant"),
         (
             502,
             ("content-type", "text/plain"),
             b"upstream gone".into(),
-            "collector unavailable: HTTP 502: upstream gone",
+            "destination unavailable: HTTP 502: upstream gone",
         ),
         (
             413,
             ("content-type", "text/html"),
             b"<p>".into(),
-            "batch too large for the collector: HTTP 413",
+            "batch too large for the destination: HTTP 413",
         ),
-        (401, PROTOBUF, b"\xFF".into(), "collector rejected the batch: HTTP 401"),
+        (401, PROTOBUF, b"\xFF".into(), "destination rejected the batch: HTTP 401"),
     ];
     for (status, content_type, body, text) in cases {
         let collector =

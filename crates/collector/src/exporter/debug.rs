@@ -1,11 +1,13 @@
 //! Spans to the terminal: counts, a tree for each trace, or all there is.
 
-use std::collections::{HashMap, HashSet};
+mod detail;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::time::Instant;
 
-use spanwire_codec::view::{self, AnyValue, KeyValue, ResourceSpans, Span};
+use spanwire_codec::view::{self, AnyValue, KeyValue, ResourceSpans, ScopeSpans, Span};
 
 use super::Shared;
 use crate::item::{Item, Pieces};
@@ -18,7 +20,7 @@ pub(crate) enum Debug {
     Basic,
     /// A tree for each trace of a batch.
     Normal,
-    /// Every field of every span, too.
+    /// Every field of every span, its resource and its scope, too.
     Detailed,
 }
 
@@ -33,7 +35,7 @@ impl Debug {
         });
         match written.await {
             Ok(Ok(())) => {
-                shared.health.succeeded();
+                shared.health.succeeded(Instant::now());
                 items.into_iter().for_each(|item| item.claim.sent(0, None));
             }
             Ok(Err(error)) => lost(items, &format!("standard output: {error}"), shared),
@@ -54,9 +56,10 @@ impl Debug {
     fn write(self, request: &view::Request<'_>, out: &mut String) -> fmt::Result {
         let mut traces = Traces::default();
         for resource in request.resource_spans() {
-            let service = service(&resource);
             for scope in resource.scope_spans() {
-                scope.spans().for_each(|span| traces.add(span, service));
+                let origin = traces.origins.len();
+                traces.origins.push(Origin { service: service(&resource), resource, scope });
+                scope.spans().for_each(|span| traces.add(span, origin));
             }
         }
         if self == Self::Basic {
@@ -83,24 +86,33 @@ fn service<'a>(resource: &ResourceSpans<'a>) -> &'a [u8] {
     }
 }
 
+/// Where spans come from.
+struct Origin<'a> {
+    service: &'a [u8],
+    resource: ResourceSpans<'a>,
+    scope: ScopeSpans<'a>,
+}
+
 /// The spans of a batch, by trace.
 #[derive(Default)]
 struct Traces<'a> {
-    spans: Vec<(Span<'a>, &'a [u8])>,
+    origins: Vec<Origin<'a>>,
+    /// With the place of where each comes from.
+    spans: Vec<(Span<'a>, usize)>,
     /// Trace ids in the order in which they came, and the spans of each.
     order: Vec<[u8; 16]>,
     of: HashMap<[u8; 16], Vec<usize>>,
 }
 
 impl<'a> Traces<'a> {
-    fn add(&mut self, span: Span<'a>, service: &'a [u8]) {
+    fn add(&mut self, span: Span<'a>, origin: usize) {
         let id = span.trace_id().unwrap_or_default();
         let spans = self.of.entry(id).or_default();
         if spans.is_empty() {
             self.order.push(id);
         }
         spans.push(self.spans.len());
-        self.spans.push((span, service));
+        self.spans.push((span, origin));
     }
 
     fn write(&self, detailed: bool, out: &mut String) -> fmt::Result {
@@ -109,6 +121,10 @@ impl<'a> Traces<'a> {
             write!(out, "trace ")?;
             hex(id, out)?;
             writeln!(out, "  {}", Count(spans.len(), "span"))?;
+            if detailed {
+                let origins: BTreeSet<_> = spans.iter().map(|&span| self.spans[span].1).collect();
+                origins.into_iter().try_for_each(|one| self.origins[one].write(one, out))?;
+            }
             self.write_trace(spans, detailed, out)?;
         }
         Ok(())
@@ -168,62 +184,31 @@ impl<'a> Traces<'a> {
         detailed: bool,
         out: &mut String,
     ) -> fmt::Result {
-        let (span, service) = &self.spans[span];
+        let (span, origin) = &self.spans[span];
+        let texts = if detailed { usize::MAX } else { CHARACTERS_MAX };
         let nanos = span.end_time_unix_nano().saturating_sub(span.start_time_unix_nano());
-        printable(span.name(), out)?;
+        printable(span.name(), texts, out)?;
         write!(out, "  {}  {}  [", kind(span.kind()), Millis(nanos))?;
-        printable(service, out)?;
+        printable(self.origins[*origin].service, texts, out)?;
         out.write_char(']')?;
         if let Some(status) = span.status().filter(|status| status.code() == STATUS_ERROR) {
             out.write_str("  ERROR ")?;
-            printable(status.message(), out)?;
+            printable(status.message(), texts, out)?;
         }
-        if !detailed {
-            let mut attributes = span.attributes();
-            for attribute in attributes.by_ref().take(ATTRIBUTES_SHOWN) {
-                out.write_str("  ")?;
-                write_attribute(&attribute, out)?;
-            }
-            let more = attributes.count();
-            if more > 0 {
-                write!(out, "  and {more} more")?;
-            }
-            return writeln!(out);
+        if detailed {
+            writeln!(out, "  #{}", origin + 1)?;
+            return detail::write(span, &format!("  {indent}     "), out);
         }
-        writeln!(out)?;
-        let line = |out: &mut String| write!(out, "  {indent}     ");
-        line(out)?;
-        out.write_str("span id ")?;
-        hex(&span.span_id().unwrap_or_default(), out)?;
-        if let Some(parent) = span.parent_span_id() {
-            out.write_str("  parent ")?;
-            hex(&parent, out)?;
-        }
-        writeln!(out, "  start {} ns", span.start_time_unix_nano())?;
-        for attribute in span.attributes() {
-            line(out)?;
+        let mut attributes = span.attributes();
+        for attribute in attributes.by_ref().take(ATTRIBUTES_SHOWN) {
+            out.write_str("  ")?;
             write_attribute(&attribute, out)?;
-            writeln!(out)?;
         }
-        for event in span.events() {
-            line(out)?;
-            write!(out, "event at {} ns: ", event.time_unix_nano())?;
-            printable(event.name(), out)?;
-            for attribute in event.attributes() {
-                out.write_str("  ")?;
-                write_attribute(&attribute, out)?;
-            }
-            writeln!(out)?;
+        let more = attributes.count();
+        if more > 0 {
+            write!(out, "  and {more} more")?;
         }
-        for link in span.links() {
-            line(out)?;
-            out.write_str("link to ")?;
-            hex(&link.trace_id().unwrap_or_default(), out)?;
-            out.write_char(' ')?;
-            hex(&link.span_id().unwrap_or_default(), out)?;
-            writeln!(out)?;
-        }
-        Ok(())
+        writeln!(out)
     }
 }
 
@@ -270,33 +255,48 @@ fn hex(bytes: &[u8], out: &mut String) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
 }
 
+/// A line has room for the size of what holds others.
 fn write_attribute(attribute: &KeyValue<'_>, out: &mut String) -> fmt::Result {
-    printable(attribute.key(), out)?;
+    printable(attribute.key(), CHARACTERS_MAX, out)?;
     out.write_char('=')?;
     match attribute.value() {
-        AnyValue::String(text) => printable(text, out),
-        AnyValue::Bool(value) => write!(out, "{value}"),
-        AnyValue::Int(value) => write!(out, "{value}"),
-        AnyValue::Double(value) => write!(out, "{value}"),
+        AnyValue::String(text) => printable(text, CHARACTERS_MAX, out),
         AnyValue::Bytes(bytes) => write!(out, "{} bytes", bytes.len()),
         AnyValue::Array(values) => write!(out, "an array of {}", values.count()),
         AnyValue::Map(values) => write!(out, "a map of {}", values.count()),
-        AnyValue::Empty => out.write_char('-'),
+        plain => write_plain(plain, out),
     }
 }
 
-/// Text of a peer, which must not steer the terminal.
-fn printable(text: &[u8], out: &mut String) -> fmt::Result {
-    for character in String::from_utf8_lossy(text).chars().take(CHARACTERS_MAX) {
+/// A value that holds no others.
+fn write_plain(value: AnyValue<'_>, out: &mut String) -> fmt::Result {
+    match value {
+        AnyValue::Bool(value) => write!(out, "{value}"),
+        AnyValue::Int(value) => write!(out, "{value}"),
+        AnyValue::Double(value) => write!(out, "{value}"),
+        AnyValue::Bytes(bytes) => hex(bytes, out),
+        AnyValue::String(text) => printable(text, usize::MAX, out),
+        AnyValue::Empty | AnyValue::Array(_) | AnyValue::Map(_) => out.write_char('-'),
+    }
+}
+
+/// Text of a peer, which must not steer the terminal, up to a number of characters.
+fn printable(text: &[u8], characters_max: usize, out: &mut String) -> fmt::Result {
+    let text = String::from_utf8_lossy(text);
+    let mut characters = text.chars();
+    for character in characters.by_ref().take(characters_max) {
         match character.is_control() {
             true => write!(out, "{}", character.escape_default())?,
             false => out.write_char(character)?,
         }
     }
-    Ok(())
+    match characters.next() {
+        Some(_) => out.write_char('…'),
+        None => Ok(()),
+    }
 }
 
-/// Of one text, so many characters are shown.
+/// Of one text on a line of its span, so many characters are shown.
 const CHARACTERS_MAX: usize = 256;
 
 #[cfg(test)]
@@ -365,5 +365,147 @@ db.system.name=postgresql
     fn a_chain_of_any_length_is_shown_without_recursion() {
         let chain: Vec<_> = (1..=20_000).map(|id| span(id, id - 1, "step")).collect();
         assert_eq!(shown(Debug::Normal, &chain).matches("step").count(), 20_000);
+    }
+
+    #[test]
+    fn detailed_is_all_there_is() {
+        use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+        use opentelemetry_proto::tonic::common::v1::{
+            AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value::Value,
+        };
+        use opentelemetry_proto::tonic::resource::v1::Resource;
+        use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
+        use opentelemetry_proto::tonic::trace::v1::{
+            ResourceSpans, ScopeSpans, Span as WireSpan, Status as WireStatus,
+        };
+        use prost::Message as _;
+
+        let value = |value| AnyValue { value: Some(value) };
+        let one = |key: &str, of| KeyValue {
+            key: key.to_owned(),
+            value: Some(value(of)),
+            ..KeyValue::default()
+        };
+        let text = |text: &str| Value::StringValue(text.to_owned());
+        let stack = format!("at {}\nend", "x".repeat(300));
+        let nested = Value::KvlistValue(KeyValueList {
+            values: vec![one(
+                "list",
+                Value::ArrayValue(ArrayValue {
+                    values: vec![value(Value::IntValue(1)), value(Value::BytesValue(vec![0xAB]))],
+                }),
+            )],
+        });
+        let span = WireSpan {
+            trace_id: vec![0xAB; 16],
+            span_id: vec![2; 8],
+            parent_span_id: vec![1; 8],
+            trace_state: "vendor=1".to_owned(),
+            flags: 0x101,
+            name: "GET /".to_owned(),
+            kind: 3,
+            start_time_unix_nano: 1_000_000,
+            end_time_unix_nano: 3_500_000,
+            attributes: vec![one("nested", nested)],
+            dropped_attributes_count: 4,
+            events: vec![Event {
+                time_unix_nano: 2_000_000,
+                name: "exception".to_owned(),
+                attributes: vec![one("exception.stacktrace", text(&stack))],
+                dropped_attributes_count: 5,
+            }],
+            dropped_events_count: 6,
+            links: vec![Link {
+                trace_id: vec![0xCD; 16],
+                span_id: vec![3; 8],
+                trace_state: "other=2".to_owned(),
+                attributes: vec![one("why", text("retry"))],
+                dropped_attributes_count: 7,
+                flags: 1,
+            }],
+            dropped_links_count: 8,
+            status: Some(WireStatus { code: 1, message: "fine".to_owned() }),
+        };
+        let scope_spans = ScopeSpans {
+            scope: Some(InstrumentationScope {
+                name: "http".to_owned(),
+                version: "1.2".to_owned(),
+                attributes: vec![one("short", Value::BoolValue(true))],
+                dropped_attributes_count: 9,
+            }),
+            spans: vec![span],
+            schema_url: "https://schema/scope".to_owned(),
+        };
+        let request = ExportTraceServiceRequest {
+            resource_spans: vec![ResourceSpans {
+                resource: Some(Resource {
+                    attributes: vec![
+                        one("host.name", text("a")),
+                        one("service.name", text("shop")),
+                    ],
+                    dropped_attributes_count: 10,
+                    ..Resource::default()
+                }),
+                scope_spans: vec![scope_spans],
+                schema_url: "https://schema/resource".to_owned(),
+            }],
+        };
+        let expected = format!(
+            "\
+trace {trace}  1 span
+  #1 resource  host.name=a  service.name=shop  attributes dropped: 10  schema https://schema/resource
+     scope http 1.2  short=true  attributes dropped: 9  schema https://schema/scope
+  GET /  client  2.500 ms  [shop]  #1
+       span 0202020202020202  parent 0101010101010101  flags 0x101  trace state vendor=1
+       from 1000000 ns to 3500000 ns  status ok: fine
+       nested={{list=[1, ab]}}
+       attributes dropped: 4
+       event at 2000000 ns  exception  exception.stacktrace=at {stack}\\nend  attributes dropped: 5
+       events dropped: 6
+       link to trace {link} span 0303030303030303  flags 0x1  trace state other=2  why=retry  \
+attributes dropped: 7
+       links dropped: 8
+",
+            trace = "ab".repeat(16),
+            link = "cd".repeat(16),
+            stack = "x".repeat(300),
+        );
+        assert_eq!(Debug::Detailed.text(&request.encode_to_vec()), expected);
+        let normal = Debug::Normal.text(&request.encode_to_vec());
+        assert!(normal.contains("nested=a map of 1"), "{normal}");
+    }
+
+    #[test]
+    fn values_within_values_end_somewhere() {
+        use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, any_value::Value};
+        use prost::Message as _;
+
+        let mut value = AnyValue { value: Some(Value::IntValue(1)) };
+        for _ in 0..90 {
+            value = AnyValue { value: Some(Value::ArrayValue(ArrayValue { values: vec![value] })) };
+        }
+        let attribute = opentelemetry_proto::tonic::common::v1::KeyValue {
+            key: "deep".to_owned(),
+            value: Some(value),
+            ..Default::default()
+        };
+        let span = opentelemetry_proto::tonic::trace::v1::Span {
+            trace_id: vec![1; 16],
+            span_id: vec![2; 8],
+            attributes: vec![attribute],
+            ..Default::default()
+        };
+        let request = opentelemetry_proto::tonic::trace::v1::TracesData {
+            resource_spans: vec![opentelemetry_proto::tonic::trace::v1::ResourceSpans {
+                scope_spans: vec![opentelemetry_proto::tonic::trace::v1::ScopeSpans {
+                    spans: vec![span],
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }],
+        };
+        let text = Debug::Detailed.text(&request.encode_to_vec());
+        let brackets = "[".repeat(16);
+        assert!(text.contains(&format!("deep={brackets}…{}", "]".repeat(16))), "{text}");
     }
 }

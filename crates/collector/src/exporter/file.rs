@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use spanwire_codec::json;
 use spanwire_codec::view::Malformed;
 
@@ -90,12 +91,13 @@ impl File {
             Ok(Err(malformed)) => return lost(items, &malformed.to_string(), shared),
             Err(failed) => return lost(items, &failed.to_string(), shared),
         };
+        // Until it is written, which may be waited for.
+        let _line = shared.charge(line.len());
         let started = Instant::now();
         let mut pauses = shared.pauses();
         loop {
             shared.ledger.attempted(line.len());
-            let (output, keeping, bytes) =
-                (Arc::clone(&self.output), self.keeping, Arc::clone(&line));
+            let (output, keeping, bytes) = (Arc::clone(&self.output), self.keeping, line.clone());
             let written = tokio::task::spawn_blocking(move || {
                 output.lock().unwrap_or_else(PoisonError::into_inner).write(&bytes, keeping)
             });
@@ -105,7 +107,7 @@ impl File {
                         let message = format!("written, but not moved aside as it should: {error}");
                         shared.log.failed(&shared.id, &message, 0);
                     }
-                    shared.health.succeeded();
+                    shared.health.succeeded(Instant::now());
                     items.into_iter().for_each(|item| item.claim.sent(0, None));
                     return Vec::new();
                 }
@@ -145,11 +147,12 @@ fn shared(canonical: PathBuf, path: &Path) -> Arc<Mutex<Output>> {
 }
 
 /// Requests one after the other are a request; as JSON they are one line.
-fn line(requests: &[Pieces]) -> Result<Arc<[u8]>, Malformed> {
+fn line(requests: &[Pieces]) -> Result<Bytes, Malformed> {
     let pieces: Vec<_> = requests.iter().flat_map(Pieces::iter).map(|piece| &piece[..]).collect();
     let mut line = Vec::new();
     json::write_request(&pieces.concat(), &mut line)?;
     line.push(b'\n');
+    line.shrink_to_fit();
     Ok(line.into())
 }
 

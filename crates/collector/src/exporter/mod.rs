@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use spanwire_batcher::{Batch, Batcher, Limits, Strategy};
+use spanwire_receiver::{Budget, Reservation};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -28,7 +29,7 @@ pub(crate) use self::otlp::Otlp;
 use self::room::Room;
 use crate::batches::BatchStats;
 use crate::delivery::{Answer, Outcome};
-use crate::health::Health;
+use crate::health::{Ailment, Health};
 use crate::item::{Item, Request};
 use crate::ledger::{Account, Ledger};
 use crate::log::Failures;
@@ -77,6 +78,14 @@ pub(crate) enum Destination {
 }
 
 impl Destination {
+    /// Where it is, if that is elsewhere.
+    fn endpoint(&self) -> Option<&str> {
+        match self {
+            Self::Otlp(otlp) => Some(&otlp.endpoint),
+            Self::Debug(_) | Self::File(_) | Self::Nop => None,
+        }
+    }
+
     /// Sends items, or says what else became of them. What comes back is for the destination that
     /// stands in the place of this one.
     async fn deliver(&self, items: Vec<Item>, shared: &Shared) -> Vec<Item> {
@@ -111,9 +120,15 @@ pub(crate) struct Shared {
     /// What the queue holds at most besides, so that senders wait before the memory of the process
     /// is used up and they have to be refused.
     room: Room,
+    /// What is on its way at once, so that a destination that is stuck leaves memory to the others.
+    way: Room,
+    /// Of the process: what copies of spans on their way are charged to.
+    budget: Arc<Budget>,
     consumers: Arc<Semaphore>,
     pub(crate) health: Health,
     pub(crate) log: Failures,
+    /// Requests for which there was no room, apart from what keeps the queue full.
+    full: Failures,
     end: watch::Receiver<End>,
 }
 
@@ -130,6 +145,11 @@ impl Shared {
 
     fn capacity(&self) -> usize {
         self.settings.capacity.min(CAPACITY_MAX)
+    }
+
+    /// For a copy of spans that is held beside them, for as long as it is.
+    fn charge(&self, bytes: usize) -> Option<Reservation> {
+        (bytes > 0).then(|| self.budget.charge(bytes))
     }
 }
 
@@ -163,16 +183,20 @@ impl Exporter {
         destination: Destination,
         ledger: Arc<Ledger>,
         bytes_max: usize,
+        budget: Arc<Budget>,
     ) -> Self {
         let (queue, items) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(End::default());
         let shared = Arc::new(Shared {
             places: Arc::new(Semaphore::new(settings.capacity.min(CAPACITY_MAX))),
             room: Room::new(bytes_max),
+            way: Room::new(bytes_max / WAY_PART),
+            budget,
             consumers: Arc::new(Semaphore::new(settings.consumers.min(CONSUMERS_MAX))),
             ledger,
             health: Health::default(),
-            log: Failures::default(),
+            log: Failures::of(destination.endpoint()),
+            full: Failures::default(),
             end: ended.clone(),
             id,
             settings,
@@ -195,12 +219,18 @@ impl Exporter {
         self.shared.ledger.read()
     }
 
-    pub(crate) fn health(&self) -> &Health {
-        &self.shared.health
+    /// What fails at the moment, if anything does.
+    pub(crate) fn ailment(&self, now: Instant) -> Option<Ailment> {
+        self.shared.health.ailment(now, self.account().queued)
     }
 
-    pub(crate) fn log(&self) -> &Failures {
-        &self.shared.log
+    /// Logs what was only counted, and that nothing is taken, if the time for it has come.
+    pub(crate) fn tell(&self, now: Instant) {
+        self.shared.log.flush(now);
+        self.shared.full.flush(now);
+        if let Some(silent) = self.shared.health.news(now, self.account().queued) {
+            tracing::warn!(component = self.id(), "{silent}");
+        }
     }
 
     /// What the queue holds, in its sizer's unit.
@@ -239,6 +269,7 @@ impl Exporter {
     /// What the queue may hold from now on, in bytes.
     pub(crate) fn resize(&self, bytes_max: usize) {
         self.shared.room.resize(bytes_max);
+        self.shared.way.resize(bytes_max / WAY_PART);
     }
 
     /// Takes a request if there is room at once, here or at whoever stands in this one's place.
@@ -292,11 +323,26 @@ impl Exporter {
     /// The spans are lost for this destination.
     pub(crate) fn shed(&self, request: &Request) {
         self.shared.ledger.shed(request.spans);
+        let full = self.full_by(request);
+        let message =
+            format!("its queue is {full}: what other destinations take is lost for this one");
+        self.shared.full.failed(self.id(), &message, request.spans);
     }
 
     /// The spans are the sender's still.
     pub(crate) fn refuse(&self, request: &Request) {
         self.shared.ledger.refused(request.spans);
+        let message =
+            format!("its queue is {}: senders are asked to come back", self.full_by(request));
+        self.shared.full.failed(self.id(), &message, 0);
+    }
+
+    /// What leaves no room for a request, as far as that is so still.
+    pub(crate) fn full_by(&self, request: &Request) -> &'static str {
+        match self.shared.places.available_permits() < self.shared.weight(request) as usize {
+            true => "full",
+            false => "full, by its share of memory",
+        }
     }
 
     fn enqueue(&self, request: &Request, place: Place) -> Result<Taken, NotTaken> {
@@ -378,6 +424,9 @@ impl Shared {
     }
 }
 
+/// Requests on their way hold half of what the queue may hold, in bytes, or are one request.
+const WAY_PART: usize = 2;
+
 /// Requests on their way at once, whatever the configuration asks for.
 const CONSUMERS_MAX: usize = 1 << 16;
 
@@ -417,7 +466,7 @@ async fn work(
             };
             // A batch may be larger than the queue.
             item.place = None;
-            let parts = item.within(batching.spans_max, batching.bytes_max);
+            let parts = item.within(batching.spans_max, batching.bytes_max, &shared.budget);
             for part in parts {
                 complete.extend(batcher.push(part, now).map(|batch| shared.batched(batch)));
             }
@@ -451,10 +500,15 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// Sends a batch as soon as a consumer is free. Meanwhile the queue fills.
+/// Sends a batch as soon as a consumer is free, and memory for what is on its way. Meanwhile the queue
+/// fills.
 async fn start(items: Vec<Item>, on_their_way: &mut JoinSet<()>, shared: &Arc<Shared>) {
     let mut replaced = shared.end.clone();
-    let mut consumer = pin!(Arc::clone(&shared.consumers).acquire_owned());
+    let bytes = items.iter().map(|item| item.request.bytes).sum();
+    let mut consumer = pin!(async {
+        let consumer = Arc::clone(&shared.consumers).acquire_owned().await.ok()?;
+        Some((consumer, shared.way.take(bytes).await?))
+    });
     let free = tokio::select! {
         biased;
         // Whoever stands in its place has consumers of its own.
@@ -470,12 +524,13 @@ async fn start(items: Vec<Item>, on_their_way: &mut JoinSet<()>, shared: &Arc<Sh
         None => consumer.await,
     };
     // Never closed.
-    let Ok(consumer) = consumer else { return };
+    let Some(consumer) = consumer else { return };
     // What waits for a consumer is in the queue still.
     items.iter_mut().for_each(|item| item.place = None);
     let in_flight = shared.ledger.on_its_way();
     let shared = Arc::clone(shared);
     on_their_way.spawn(async move {
+        let _underway = shared.health.underway();
         while !items.is_empty() {
             let left = shared.destination.deliver(items, &shared).await;
             items = shared.hand_on(left);

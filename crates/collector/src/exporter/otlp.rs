@@ -1,12 +1,13 @@
 //! OTLP out: batches joined without decoding, tried again while that may help, and taken apart where
 //! one request in them spoils the others.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use spanwire_receiver::Coding;
+use spanwire_receiver::{Budget, Coding};
 use spanwire_transport::{
-    Accepted, Backoff, Body, Compression, EncodeError, Encoded, Retry, RetryPolicy, SendError,
-    Status, Transport,
+    Accepted, Backoff, Body, Compression, EncodeError, Encoded, Protocol, Retry, RetryPolicy,
+    SendError, Status, Transport,
 };
 
 use super::Shared;
@@ -17,6 +18,9 @@ use crate::log::chain;
 /// A peer that speaks OTLP.
 pub(crate) struct Otlp {
     pub(crate) transport: Transport,
+    pub(crate) protocol: Protocol,
+    /// As in the configuration, for the log.
+    pub(crate) endpoint: String,
     /// `None` where failures are final.
     pub(crate) retry: Option<RetryPolicy>,
 }
@@ -62,7 +66,7 @@ impl Otlp {
                     left.extend([second, items]);
                 }
                 Sent::Refused { why: DropReason::TooLarge, message, limit_bytes, .. } => {
-                    left.extend(smaller(items, limit_bytes, &message));
+                    left.extend(smaller(items, limit_bytes, &message, &shared.budget));
                 }
                 Sent::Refused { why, message, .. } => {
                     shared.health.refused(&message, Instant::now());
@@ -89,19 +93,21 @@ impl Otlp {
                 return Sent::GaveUp { why: DropReason::Internal, message: chain(&error) };
             }
         };
+        // Until there is an answer, which may take many attempts.
+        let _copied = shared.charge(encoded.copied_len());
         let mut backoff = self.retry.map(|policy| Backoff::new(policy, Instant::now()));
         let mut pauses = shared.pauses();
         loop {
             shared.ledger.attempted(encoded.len());
             let error = match self.transport.send(&encoded).await {
                 Ok(accepted) => {
-                    shared.health.succeeded();
+                    shared.health.succeeded(Instant::now());
                     return Sent::Taken(accepted);
                 }
                 Err(error) => error,
             };
             shared.ledger.failed();
-            let (message, now) = (chain(&error), Instant::now());
+            let (message, now) = (self.in_words(&error), Instant::now());
             let limit_bytes = error.limit_bytes().filter(|&limit| limit < encoded.request_len());
             let is_oversize = matches!(error, SendError::Oversize { .. });
             // Some servers say that it may be tried again, and name a limit it will never keep.
@@ -144,14 +150,23 @@ fn is_of_the_data(error: &SendError) -> bool {
 }
 
 impl Otlp {
+    /// A failure, and what to look at where that is known.
+    fn in_words(&self, error: &SendError) -> String {
+        let text = chain(error);
+        match error.advice(self.protocol) {
+            Some(advice) => format!("{text} ({advice})"),
+            None => text,
+        }
+    }
+
     /// What came compressed as it is to go out, and alone, goes out as it came.
     async fn encode(&self, items: &[Item]) -> Result<Encoded, EncodeError> {
         if let [item] = items
-            && let Some((coding, compressed)) = &item.request.compressed
-            && is_same(*coding, self.transport.compression())
+            && let Some(compressed) = &item.request.compressed
+            && is_same(compressed.encoding, self.transport.compression())
         {
             let Request { bytes, spans, .. } = item.request;
-            if let Some(encoded) = self.transport.frame(compressed.clone(), bytes, spans) {
+            if let Some(encoded) = self.transport.frame(compressed.bytes.clone(), bytes, spans) {
                 return Ok(encoded);
             }
         }
@@ -197,17 +212,22 @@ fn told(accepted: &Accepted) -> Option<String> {
 }
 
 /// One item that is too large, as smaller ones; dropped where it is a single span.
-fn smaller(items: Vec<Item>, limit_bytes: Option<usize>, message: &str) -> Vec<Vec<Item>> {
+fn smaller(
+    items: Vec<Item>,
+    limit_bytes: Option<usize>,
+    message: &str,
+    budget: &Arc<Budget>,
+) -> Vec<Vec<Item>> {
     let mut left = Vec::new();
     for item in items {
         let (spans, bytes) = (item.request.spans, item.request.bytes);
         let bytes_max = limit_bytes.unwrap_or(usize::MAX).min(bytes / 2 + 1);
-        let mut parts = item.within(spans.div_ceil(2), bytes_max);
+        let mut parts = item.within(spans.div_ceil(2), bytes_max, budget);
         if let [_whole] = &parts[..] {
             // An envelope too large to be repeated by size is repeated all the same.
             parts = parts
                 .into_iter()
-                .flat_map(|one| one.within(spans.div_ceil(2), usize::MAX))
+                .flat_map(|one| one.within(spans.div_ceil(2), usize::MAX, budget))
                 .collect();
         }
         match &parts[..] {

@@ -1,4 +1,4 @@
-//! The bytes that a queue may hold, which a reload makes more or fewer.
+//! The bytes that a queue may hold, or requests on their way, which a reload makes more or fewer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,6 +36,10 @@ impl Room {
 
     /// Waits for room. `None` never comes, as nobody closes it.
     pub(super) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        // Mostly there is some, and nothing to be notified of.
+        if let Some(permit) = self.try_take(bytes) {
+            return Some(permit);
+        }
         loop {
             let resized = self.resized.notified();
             // Whoever waits for all of a room that is smaller now would wait forever.

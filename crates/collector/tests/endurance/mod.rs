@@ -7,9 +7,6 @@
 pub(crate) mod bombs;
 mod sink;
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -18,6 +15,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use serde_json::json;
 use spanwire_load::{Ledger, Load, Run, Settings};
+
+use crate::support::process::Process;
 
 pub(crate) use sink::{Conduct, Sink};
 
@@ -36,18 +35,10 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A running collector that ends with its test.
-pub(crate) struct Running {
-    child: Child,
-    /// What it said of each address it listens on.
-    listening: Vec<(String, SocketAddr)>,
-}
-
-impl Running {
-    /// Starts it with receivers of both transports and one destination, and waits until it listens.
-    pub(crate) fn start(receiver: Limits, exporter: &str) -> Self {
-        let yaml = format!(
-            "
+/// Starts a collector with receivers of both transports and one destination.
+pub(crate) fn start(receiver: Limits, exporter: &str) -> Process {
+    let yaml = format!(
+        "
 receivers:
   otlp:
     protocols:
@@ -61,48 +52,20 @@ service:
     metrics: {{ readers: [{{ pull: {{ exporter: {{ prometheus: {{ host: 127.0.0.1, port: 0 }} }} }} }}] }}
   pipelines: {{ traces: {{ receivers: [otlp], processors: [memory_limiter], exporters: [{id}] }} }}
 ",
-            max = receiver.request_mib_max,
-            max_bytes = receiver.request_mib_max << 20,
-            limit = receiver.budget_mib + SPIKE_MIB,
-            spike = SPIKE_MIB,
-            id = exporter.split(':').next().unwrap_or_default(),
-        );
-        let mut child = Command::new(env!("CARGO_BIN_EXE_spanwire-collector"))
-            .args(["--config", &format!("yaml:{yaml}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
-        let mut said = BufReader::new(child.stderr.take().expect("piped"));
-        let mut listening = Vec::new();
-        let mut all = String::new();
-        while ["grpc", "http", "metrics"].iter().any(|part| of(&listening, part).is_none()) {
-            let mut line = String::new();
-            let length = said.read_line(&mut line).expect("text");
-            assert!(length > 0, "it ended: {all}");
-            if let Some((_, address)) = line.split_once("listening on ") {
-                let address = address.split_whitespace().next().expect("one");
-                listening.push((line.clone(), address.parse().expect("an address")));
-            }
-            all += &line;
-        }
-        // It must be able to go on writing.
-        thread::spawn(move || io::copy(&mut said, &mut io::sink()));
-        Self { child, listening }
-    }
+        max = receiver.request_mib_max,
+        max_bytes = receiver.request_mib_max << 20,
+        limit = receiver.budget_mib + SPIKE_MIB,
+        spike = SPIKE_MIB,
+        id = exporter.split(':').next().unwrap_or_default(),
+    );
+    Process::start(&yaml, &["grpc", "http", "metrics"])
+}
 
-    pub(crate) fn address(&self, part: &str) -> SocketAddr {
-        of(&self.listening, part).expect("it was waited for")
-    }
-
+/// What a test sees of it while it runs.
+impl Process {
     /// Its books as they are now.
     pub(crate) fn books(&self) -> Books {
-        let mut stream = TcpStream::connect(self.address("metrics")).expect("it listens");
-        let request = b"GET /metrics HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
-        stream.write_all(request).expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        Books::read(&answer)
+        Books::read(&self.get("metrics", "/metrics"))
     }
 
     /// The most memory it had resident, in bytes: `VmHWM` of proc_pid_status(5).
@@ -149,24 +112,10 @@ service:
 
     /// Ends it as its operator does; it must find nothing that it has to give up.
     pub(crate) fn ends_well(mut self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
-        assert!(sent.success());
-        let status = self.child.wait().expect("its status");
+        self.signal("-TERM");
+        let status = self.ended();
         assert!(status.success(), "{status}");
     }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Gone already, where the test went well.
-        let _gone = self.child.kill();
-        let _status = self.child.wait();
-    }
-}
-
-fn of(listening: &[(String, SocketAddr)], part: &str) -> Option<SocketAddr> {
-    listening.iter().find(|(line, _)| line.contains(part)).map(|(_, address)| *address)
 }
 
 struct SetOnDrop<'a>(&'a AtomicBool);
@@ -262,7 +211,7 @@ impl Looks {
 /// A load by the options of its command line.
 pub(crate) fn load(
     options: &str,
-    collector: &Running,
+    collector: &Process,
     run: Run,
     ledger: &Arc<Mutex<Ledger>>,
 ) -> Load {

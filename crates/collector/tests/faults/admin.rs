@@ -116,6 +116,7 @@ async fn nothing_that_is_asked_changes_anything() {
                 format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
             let answer = ask(&at, request.as_bytes()).await;
             assert!(answer.starts_with("HTTP/1.1 405"), "{part} {method}: {answer}");
+            assert!(answer.contains("\r\nallow: GET, HEAD\r\n"), "{part} {method}: {answer}");
         }
         for path in [
             "/shutdown",

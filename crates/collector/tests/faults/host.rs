@@ -1,81 +1,22 @@
 //! The process as its system treats it.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::Read as _;
 use std::net::SocketAddr;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use spanwire_transport::{Body, Protocol, Transport, TransportConfig};
 
 use crate::admin::get;
+use crate::support::process::{Process, command};
 use crate::support::*;
 
-/// A running collector that ends with its test.
-struct Process {
-    child: Child,
-    said: Option<BufReader<ChildStderr>>,
-    addresses: Vec<(String, SocketAddr)>,
-}
-
-impl Process {
-    /// Starts one, and waits until it listens for each of `parts`.
-    fn start(yaml: &str, parts: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_spanwire-collector"))
-            .args(["--config", &format!("yaml:{yaml}")])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
-        let mut said = BufReader::new(child.stderr.take().expect("piped"));
-        let mut addresses: Vec<(String, SocketAddr)> = Vec::new();
-        while !parts.iter().all(|part| addresses.iter().any(|(line, _)| line.contains(part))) {
-            let mut line = String::new();
-            assert!(said.read_line(&mut line).expect("text") > 0, "it ended");
-            let Some((_, address)) = line.split_once("listening on ") else { continue };
-            let address = address.split_whitespace().next().expect("one").parse();
-            addresses.push((line, address.expect("an address")));
-        }
-        Self { child, said: Some(said), addresses }
-    }
-
-    fn address(&self, part: &str) -> SocketAddr {
-        self.addresses.iter().find(|(line, _)| line.contains(part)).expect("it was waited for").1
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args([name, &pid]).status().expect("kill runs");
-        assert!(sent.success());
-    }
-
-    /// Its state as in proc_pid_stat(5).
-    #[cfg(target_os = "linux")]
-    fn is_stopped(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
-        let stat = stat.expect("it is there");
-        stat.rsplit_once(") ").expect("a state").1.starts_with('T')
-    }
-
-    fn ended(&mut self) -> ExitStatus {
-        self.signal("-TERM");
-        let since = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("its status") {
-                return status;
-            }
-            assert!(since.elapsed() < Duration::from_secs(30), "it does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Gone already, where the test went well.
-        let _gone = self.child.kill();
-        let _status = self.child.wait();
-    }
+/// Whether it is stopped, as proc_pid_stat(5) has it.
+#[cfg(target_os = "linux")]
+fn is_stopped(process: &Process) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.child.id()));
+    stat.expect("it is there").rsplit_once(") ").expect("a state").1.starts_with('T')
 }
 
 fn transport(address: SocketAddr) -> Arc<Transport> {
@@ -108,16 +49,17 @@ async fn a_process_that_is_stopped_for_a_while_goes_on_and_loses_nothing() {
     send(0);
     until("spans arrive", || arrived.count() > 0).await;
     process.signal("-STOP");
-    until("it is stopped", || process.is_stopped()).await;
+    until("it is stopped", || is_stopped(&process)).await;
     send(20);
     tokio::time::sleep(STOPPED).await;
-    assert!(process.is_stopped());
+    assert!(is_stopped(&process));
     let before = arrived.count();
     assert!(before <= 200, "what is sent to a process that stands waits: {before}");
     process.signal("-CONT");
     while let Some(taken) = sending.join_next().await {
         assert!(taken.expect("no panic"), "it is taken in the end");
     }
+    process.signal("-TERM");
     assert!(process.ended().success());
     assert_eq!(arrived.missing(400), Vec::<u64>::new(), "acknowledged, and lost");
 }
@@ -133,9 +75,11 @@ async fn without_anybody_at_its_output_and_its_log_spans_go_on_and_losses_are_co
             "metrics: { readers: [{ pull: { exporter: \
              { prometheus: { host: 127.0.0.1, port: 0 } } } }] }",
         );
-    let mut process = Process::start(&yaml, &["grpc", "metrics"]);
+    let mut command = command(&["--config", &format!("yaml:{yaml}")]);
+    command.stdout(Stdio::piped());
+    let (mut process, log) = Process::unread(command, &["grpc", "metrics"]);
     // Whatever it writes from here on is a broken pipe.
-    drop((process.said.take(), process.child.stdout.take()));
+    drop((log, process.child.stdout.take()));
     let transport = transport(process.address("grpc"));
     for number in 0..20 {
         assert!(takes(&transport, number * 10).await, "{number}");
@@ -161,14 +105,14 @@ async fn without_anybody_at_its_output_and_its_log_spans_go_on_and_losses_are_co
         assert!(since.elapsed() < Duration::from_secs(30), "{page}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    process.signal("-TERM");
     assert!(process.ended().success());
 }
 
 /// Faults 163.
 #[test]
 fn a_log_that_is_closed_before_anything_is_said_stops_nothing() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_spanwire-collector"))
-        .args(["validate", "--config", "yaml:nonsense: 1"])
+    let mut child = command(&["validate", "--config", "yaml:nonsense: 1"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -4,11 +4,9 @@
 //! one piece of code within a destination that a test can put there.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use spanwire_collector::{Collector, DropReason};
-use spanwire_receiver::{Accepted, Received, Refusal};
 use spanwire_transport::Protocol;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -43,13 +41,7 @@ async fn a_panic_while_a_request_is_sent_costs_that_request_alone_and_is_counted
     // On this thread, which is the only one of the test's runtime.
     let _panics = tracing::subscriber::set_default(tracing_subscriber::registry().with(Panics));
     let (well, arrived) = destination(takes_all).await;
-    let fails = Arc::new(AtomicBool::new(true));
-    let asked = Arc::clone(&fails);
-    let answer = move |_: &Received| match asked.load(Ordering::Relaxed) {
-        true => Err(Refusal::Unavailable { retry_after: None }),
-        false => Ok(Accepted::default()),
-    };
-    let (ill, arrived_there) = destination(answer).await;
+    let (ill, arrived_there, away) = away().await;
     let another = format!(
         "  {ILL_FATED}:
     endpoint: {}
@@ -71,7 +63,7 @@ async fn a_panic_while_a_request_is_sent_costs_that_request_alone_and_is_counted
     until("the other has it", || arrived.count() == 10).await;
 
     // Its only consumer is free again.
-    fails.store(false, Ordering::Relaxed);
+    away.store(false, Ordering::Relaxed);
     sender.send(request(10, 10), 10).await.expect("all is well");
     until("it is sent", || arrived_there.count() == 10 && arrived.count() == 20).await;
     let there = account(&collector, ILL_FATED);

@@ -1,9 +1,11 @@
 //! A destination that remembers what came, a sender that numbers its spans, and a collector between.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod process;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -151,6 +153,18 @@ pub(crate) async fn destination_behind(
     };
     let any = "127.0.0.1:0".parse().expect("an address");
     (Receiver::builder().grpc(any).bind(sink).await.expect("a free port"), arrived)
+}
+
+/// A destination that takes nothing, as long as what comes with it is true.
+pub(crate) async fn away() -> (Receiver, Arc<Arrived>, Arc<AtomicBool>) {
+    let away = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&away);
+    let answer = move |_: &Received| match asked.load(Ordering::Relaxed) {
+        true => Err(Refusal::Unavailable { retry_after: None }),
+        false => Ok(Accepted::default()),
+    };
+    let (destination, arrived) = destination(answer).await;
+    (destination, arrived, away)
 }
 
 pub(crate) fn takes_all(_: &Received) -> Answer {

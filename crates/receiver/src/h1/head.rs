@@ -147,8 +147,7 @@ mod tests {
         assert!(!keeps("Connection: Close\r\n"));
         assert!(!keeps("Connection: te, close\r\n"));
         assert!(!keeps("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n"));
-        let (head, _) =
-            Head::read(b"POST / HTTP/1.0\r\n\r\n", 100).expect("right").expect("whole");
+        let (head, _) = Head::read(b"POST / HTTP/1.0\r\n\r\n", 100).expect("right").expect("whole");
         assert!(!head.keep_alive);
     }
 

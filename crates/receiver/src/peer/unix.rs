@@ -27,7 +27,7 @@ impl UnixPeer {
 }
 
 impl Peer for UnixPeer {
-    // Not worth a third copy of hyper.
+    // Not worth a third copy of each server.
     type Plain = Box<dyn Io>;
 
     async fn speaks(&mut self) -> io::Result<Option<Protocol>> {

@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
+use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::any::AnyCertificate;
 use super::files::{CHAIN, Material, unusable};
-use super::{Pem, Roots, Tls};
+use super::{Pem, Roots, Tls, TlsVersion};
 use crate::config::InvalidConfig;
 
 /// Makes connections of TCP into connections of TLS.
@@ -127,16 +129,22 @@ fn client_config(
     roots: Option<&Arc<RootCertStore>>,
     offers_http1: bool,
 ) -> Result<Arc<ClientConfig>, InvalidConfig> {
-    let roots = match (material.roots(settings)?, roots) {
-        (Some(own), _) => Arc::new(own),
-        (None, Some(roots)) => Arc::clone(roots),
-        (None, None) => return Err(InvalidConfig::Roots { source: None }),
+    let own = material.roots(settings)?.map(Arc::new);
+    let versions: &[_] = match settings.min_version {
+        TlsVersion::V1_2 => &[&TLS13, &TLS12],
+        TlsVersion::V1_3 => &[&TLS13],
     };
-    let builder = ClientConfig::builder_with_provider(provider())
-        // TLS 1.2 and 1.3; rustls has nothing older.
-        .with_safe_default_protocol_versions()
-        .map_err(|error| InvalidConfig::Client(error.into()))?
-        .with_root_certificates(roots);
+    let provider = provider();
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .map_err(|error| InvalidConfig::Client(error.into()))?;
+    let builder = match (settings.accepts_any, own.as_ref().or(roots)) {
+        (true, _) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate::new(&provider))),
+        (false, Some(roots)) => builder.with_root_certificates(Arc::clone(roots)),
+        (false, None) => return Err(InvalidConfig::Roots { source: None }),
+    };
     let mut config = match (material.identity(settings)?, &settings.identity) {
         (Some((chain, key)), Some(origin)) => builder
             .with_client_auth_cert(chain, key)

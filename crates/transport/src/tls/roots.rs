@@ -13,8 +13,10 @@ pub(crate) struct Roots(Option<Arc<RootCertStore>>);
 impl Roots {
     /// Reads them, if an endpoint needs them.
     pub(crate) fn of(config: &TransportConfig) -> Result<Self, InvalidConfig> {
-        let are_needed =
-            config.tls.ca.is_none() && config.endpoints.iter().any(|endpoint| endpoint.is_https());
+        let tls = &config.tls;
+        let are_needed = !tls.accepts_any
+            && tls.ca.is_none()
+            && config.endpoints.iter().any(|endpoint| endpoint.is_https());
         Ok(Self(if are_needed { Some(Arc::new(read()?)) } else { None }))
     }
 

@@ -9,8 +9,9 @@ mod support;
 
 use std::time::Duration;
 
+use rustls::version::{TLS12, TLS13};
 use spanwire_transport::{
-    InvalidConfig, Protocol, Retry, SendError, Tls, Transport, TransportConfig,
+    InvalidConfig, Protocol, Retry, SendError, Tls, TlsVersion, Transport, TransportConfig,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -154,6 +155,55 @@ async fn a_server_of_older_tls_only_is_refused() {
             "no version or cipher of TLS in common",
         )
         .await;
+    }
+}
+
+#[tokio::test]
+async fn the_oldest_version_is_1_2_unless_it_is_1_3() {
+    let ours = Authority::new("ours");
+    for (version, is_old) in [(&TLS12, true), (&TLS13, false)] {
+        let server = ours.server().serve_by(&[version], BOTH, None);
+        let collector = Collector::with_tls(server, |_| std::future::ready(grpc_ok())).await;
+        for protocol in PROTOCOLS {
+            let transport = |tls: Tls| {
+                transport(&config(protocol, &collector.https_url()).tls(tls.ca(ours.pem())))
+            };
+            taken(&transport(Tls::new())).await;
+            let strict = transport(Tls::new().min_version(TlsVersion::V1_3));
+            match is_old {
+                true => fails(&strict, "no version or cipher of TLS in common").await,
+                false => taken(&strict).await,
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_accepts_any_certificate_accepts_each_whose_key_the_server_has_and_no_other() {
+    let ours = Authority::new("ours");
+    let leaves = [
+        ours.server_of(2000, 2001),
+        ours.server_of(2100, 2101),
+        ours.server_named("other.example"),
+        Authority::new("theirs").server(),
+        Leaf::alone(),
+    ];
+    for protocol in PROTOCOLS {
+        let careless = |url: &str, tls: Tls| {
+            transport(&config(protocol, url).tls(tls.dangerously_accept_any_certificate()))
+        };
+        for leaf in &leaves {
+            let collector = collector(leaf, BOTH).await;
+            taken(&careless(&collector.https_url(), Tls::new())).await;
+            taken(&careless(&collector.https_url(), Tls::new().ca(ours.pem()))).await;
+        }
+        for version in [&TLS12, &TLS13] {
+            let server = ours.server().serve_without_its_key(version, BOTH);
+            let collector = Collector::with_tls(server, |_| std::future::ready(grpc_ok())).await;
+            let url = collector.https_url();
+            fails(&careless(&url, Tls::new()), "its certificate is not valid").await;
+            assert!(collector.seen().is_empty(), "no span to whoever only shows it");
+        }
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use spanwire_transport::Pem;
 
 /// An authority.
@@ -87,9 +88,19 @@ impl Leaf {
     /// A server that shows this certificate and offers `alpn`. With `clients` it wants one of
     /// theirs.
     pub(crate) fn serve(&self, alpn: &[&str], clients: Option<&Authority>) -> ServerConfig {
+        self.serve_by(rustls::DEFAULT_VERSIONS, alpn, clients)
+    }
+
+    /// The same in these versions of TLS only.
+    pub(crate) fn serve_by(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        alpn: &[&str],
+        clients: Option<&Authority>,
+    ) -> ServerConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .expect("has them");
         let builder = match clients {
             Some(authority) => {
@@ -109,6 +120,25 @@ impl Leaf {
         config
     }
 
+    /// A server that shows this certificate and signs with a key of its own.
+    pub(crate) fn serve_without_its_key(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        alpn: &[&str],
+    ) -> ServerConfig {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let (_, key) = Self::alone().der();
+        let key = provider.key_provider.load_private_key(key).expect("a key");
+        let shown = Shown(Arc::new(CertifiedKey::new(self.der().0, key)));
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .expect("has it")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(shown));
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config
+    }
+
     fn der(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
         (vec![self.certificate.der().clone()], key.into())
@@ -120,4 +150,14 @@ fn params(name: &str, hosts: &[&str]) -> CertificateParams {
     let mut params = CertificateParams::new(hosts).expect("host names");
     params.distinguished_name.push(DnType::CommonName, name);
     params
+}
+
+/// Shown to whoever comes, be it right or not.
+#[derive(Debug)]
+struct Shown(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
 }
