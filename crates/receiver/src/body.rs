@@ -100,7 +100,8 @@ pub(crate) struct Undeclared {
 
 impl Undeclared {
     pub(crate) fn new(bytes_max: usize, share: &Arc<Share>) -> Result<Self, Fault> {
-        let reservation = share.reserve(0).ok_or_else(Fault::budget)?;
+        // Little, so that nobody is invited to send what there is no room for at all.
+        let reservation = share.reserve(FIRST_BYTES.min(bytes_max)).ok_or_else(Fault::budget)?;
         Ok(Self { bytes: Vec::new(), bytes_max, reservation })
     }
 
@@ -111,8 +112,9 @@ impl Undeclared {
             return Err(Fault::too_large(self.bytes_max));
         }
         if needed > self.bytes.capacity() {
-            let capacity = (2 * needed).min(self.bytes_max);
-            if !self.reservation.grow(capacity - self.reservation.bytes()) {
+            let reserved = self.reservation.bytes();
+            let capacity = (2 * needed).max(reserved).min(self.bytes_max);
+            if !self.reservation.grow(capacity - reserved) {
                 return Err(Fault::budget());
             }
             self.bytes.reserve_exact(capacity - self.bytes.len());
@@ -235,6 +237,9 @@ where
 
 /// What a declared length alone can make us allocate, per request.
 const INITIAL_BYTES_MAX: usize = 1 << 20;
+
+/// What a body that tells no length is given in advance.
+const FIRST_BYTES: usize = 1 << 10;
 
 /// A buffer may be handed on with one spare byte for this many filled ones.
 const SPARE_RATIO_MAX: usize = 8;

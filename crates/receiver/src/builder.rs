@@ -40,9 +40,9 @@ use crate::unix::UnixSocket;
 /// allocators keep until they have moved it, is not counted.
 ///
 /// The second is what such peers can reach by sending faster than this process runs. An HTTP/1.1
-/// connection holds at most [`header_bytes_max`](Self::header_bytes_max) instead, and a gRPC
-/// connection 256 KiB: what it read, header fields on their way, and answers. TLS adds at most 160 KiB to either: a
-/// record or handshake message on its way in, and answers on their way out.
+/// connection holds at most twice [`header_bytes_max`](Self::header_bytes_max) and 16 KiB instead,
+/// and a gRPC connection 256 KiB: what it read, header fields on their way, and answers. TLS adds at
+/// most 160 KiB to either: a record or handshake message on its way in, and answers on their way out.
 ///
 /// The third is for the zstd bodies that are being decompressed: one on each worker thread of the
 /// runtime, and those that have taken more than 1 MiB of `in_flight_bytes_max` already. A window is
@@ -280,8 +280,8 @@ impl Builder {
     }
 
     /// How long a new connection may take for its first bytes, over TLS for its handshake and the
-    /// first bytes after that, and an HTTP/1.1 connection for the headers of each request, the time
-    /// between two requests included. 30 s by default.
+    /// first bytes after that, and an HTTP/1.1 connection for the headers of each request from their
+    /// first byte on. 30 s by default.
     pub fn header_read_timeout(mut self, timeout: Duration) -> Self {
         self.settings.header_read_timeout = timeout;
         self
@@ -312,9 +312,9 @@ impl Builder {
     ///
     /// Peers behind a load balancer stay for good where they connected first; this makes them
     /// connect again. The end is orderly: HTTP/2 peers are told by GOAWAY which requests will be
-    /// answered, HTTP/1.1 peers by `Connection: close` in the answer to the request that is open. An
-    /// HTTP/1.1 connection between two requests has none to say it in, and is closed. The age of each
-    /// connection differs by up to a tenth, so that those which began together do not end together.
+    /// answered, HTTP/1.1 peers by `Connection: close` in the answer to the request that is open, or
+    /// else to the next one; where none comes within the grace, it is closed without a word. The age of
+    /// each connection differs by up to a tenth, so that those which began together do not end together.
     pub fn connection_age_max(mut self, age: Duration, grace: Duration) -> Self {
         self.settings.connection_age = Some(ConnectionAge { max: age, grace });
         self

@@ -132,11 +132,13 @@ async fn next_head<S: Sink>(
     let mut due = None;
     let mut seen: usize = 0;
     loop {
+        // RFC 9112 section 2.2: some send an empty line behind a body.
+        while seen == 0 && wire.unread().starts_with(b"\r\n") {
+            wire.take(2);
+        }
         let unread = wire.unread();
         // A head that comes byte by byte is looked at once it may be whole.
-        let is_worth_it = seen == 0
-            || unread.len() >= bytes_max
-            || unread[seen.saturating_sub(1)..].contains(&b'\n');
+        let is_worth_it = seen == 0 || unread.len() >= bytes_max || unread[seen..].contains(&b'\n');
         if !unread.is_empty()
             && is_worth_it
             && let Some((head, bytes)) = Head::read(unread, bytes_max).map_err(Broken::Head)?
@@ -146,7 +148,8 @@ async fn next_head<S: Sink>(
         }
         seen = unread.len();
         let mut filling = pin!(wire.fill(bytes_max));
-        let filled = poll_fn(|cx| match connection.is_draining() {
+        // A head that has begun is of a request that has arrived.
+        let filled = poll_fn(|cx| match seen == 0 && connection.is_draining() {
             true => Poll::Ready(None),
             false => filling.as_mut().poll(cx).map(Some),
         });
@@ -227,17 +230,20 @@ struct Reading<'a, I> {
 impl<I: Io> Reading<'_, I> {
     /// Passes over what is here already, and tells whether that is all there was left.
     fn skip(&mut self) -> bool {
-        if let Framing::Length(left) = &mut self.framing
-            && let Ok(bytes) = usize::try_from(*left)
-            && bytes <= self.wire.unread().len()
-        {
-            self.wire.take(bytes);
-            *left = 0;
-        }
-        match &self.framing {
-            Framing::Length(left) => *left == 0,
-            Framing::Chunked(chunks) => chunks.is_over(),
-        }
+        let unread = self.wire.unread();
+        let mut taken = 0;
+        let is_over = match &mut self.framing {
+            Framing::Length(left) => {
+                taken = usize::try_from(*left).unwrap_or(usize::MAX).min(unread.len());
+                *left -= taken as u64;
+                *left == 0
+            }
+            Framing::Chunked(chunks) => {
+                chunks.feed(unread, &mut taken, |_| Ok(())).is_ok() && chunks.is_over()
+            }
+        };
+        self.wire.take(taken);
+        is_over
     }
 
     async fn invite(&mut self) -> io::Result<()> {

@@ -53,9 +53,15 @@ pub(super) async fn drive<C, S, E: Into<Box<dyn Error + Send + Sync>>>(
             },
             ended = poll_fn(|cx| poll(served, cx)) => return ended.map_err(io::Error::other),
             () = &mut aged, if connection_age.is_some() => match grace.take() {
+                // Not at once where it cannot be told at once: a request may be on its way.
                 Some(grace) => {
-                    drain(served);
+                    retire(served);
                     aged.as_mut().reset(Instant::now() + grace);
+                }
+                None if !draining && connection.requests_open.load(Ordering::Relaxed) == 0 => {
+                    draining = true;
+                    drain(served);
+                    aged.as_mut().reset(Instant::now() + IDLE_DRAIN_MAX);
                 }
                 None => return Err(io::ErrorKind::TimedOut.into()),
             },

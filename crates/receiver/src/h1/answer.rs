@@ -29,23 +29,20 @@ impl Writer {
         method: &Method,
         closes: bool,
     ) -> &[u8] {
-        let body = match *method == Method::HEAD {
-            true => &[][..],
-            false => response.body(),
-        };
+        let body = (*method != Method::HEAD).then_some(&response.body()[..]);
         self.write(response.status(), response.headers(), body, closes)
     }
 
     /// An answer to what could not be read.
     pub(super) fn refusal(&mut self, status: StatusCode) -> &[u8] {
-        self.write(status, &HeaderMap::new(), &[], true)
+        self.write(status, &HeaderMap::new(), Some(&[]), true)
     }
 
     fn write(
         &mut self,
         status: StatusCode,
         headers: &HeaderMap,
-        body: &[u8],
+        body: Option<&[u8]>,
         closes: bool,
     ) -> &[u8] {
         let now = SystemTime::now();
@@ -66,8 +63,10 @@ impl Writer {
             out.extend_from_slice(name.as_str().as_bytes());
             field(out, b": ", value.as_bytes());
         }
-        // RFC 9110 section 8.6: 204 has no length.
-        if status != StatusCode::NO_CONTENT {
+        // RFC 9110 section 8.6: 204 has no length, and what HEAD does not bring need not have one.
+        if let Some(body) = body
+            && status != StatusCode::NO_CONTENT
+        {
             write!(out, "content-length: {}\r\n", body.len()).expect("memory takes all");
         }
         if closes {
@@ -75,7 +74,7 @@ impl Writer {
         }
         field(out, b"date: ", self.date.as_bytes());
         out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(body);
+        out.extend_from_slice(body.unwrap_or_default());
         out
     }
 }
@@ -113,7 +112,7 @@ mod tests {
         assert_eq!((lines.len(), body), (4, "ab"));
         let closing = text(writer.response(&response, &Method::HEAD, true));
         assert!(closing.contains("\r\nconnection: close\r\n"), "{closing}");
-        assert!(closing.ends_with("\r\n\r\n"), "{closing}");
+        assert!(closing.ends_with("\r\n\r\n") && !closing.contains("length"), "{closing}");
         assert!(!text(writer.refusal(StatusCode::NO_CONTENT)).contains("length"));
     }
 }

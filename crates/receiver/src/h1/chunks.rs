@@ -18,16 +18,20 @@ pub(super) struct Chunks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     Size,
+    SizeSpace,
     Extension,
     SizeEnd,
     Data,
     DataReturn,
     DataEnd,
     Line,
-    Trailer,
+    TrailerName,
+    TrailerValue,
     TrailerEnd,
     LastEnd,
     Over,
+    /// Nobody can tell where the body ends.
+    Broken,
 }
 
 impl Default for Chunks {
@@ -64,15 +68,21 @@ impl Chunks {
                 continue;
             }
             *taken += 1;
-            self.at = self.step(byte).ok_or_else(malformed)?;
+            self.at = self.step(byte).unwrap_or(At::Broken);
+            if self.at == At::Broken {
+                return Err(Fault::new(Reason::Framing, "the body's chunks are malformed"));
+            }
         }
         Ok(())
     }
 
     fn step(&mut self, byte: u8) -> Option<At> {
         let next = match (self.at, byte) {
-            (At::Size, b';' | b' ' | b'\t') if self.digits > 0 => At::Extension,
-            (At::Size, b'\r') if self.digits > 0 => At::SizeEnd,
+            (At::Size | At::SizeSpace, b'\r') if self.digits > 0 => At::SizeEnd,
+            (At::Size | At::SizeSpace, b';') if self.digits > 0 => At::Extension,
+            (At::Size | At::SizeSpace, b' ' | b'\t') if self.digits > 0 => {
+                self.beside(At::SizeSpace)?
+            }
             (At::Size, digit) => {
                 let digit = char::from(digit).to_digit(16)?;
                 self.size = self.size << 4 | u64::from(digit);
@@ -80,6 +90,7 @@ impl Chunks {
                 // One more would not fit.
                 return (self.digits <= DIGITS_MAX).then_some(At::Size);
             }
+            (At::Extension, b'\r') => At::SizeEnd,
             (At::SizeEnd, b'\n') => {
                 self.digits = 0;
                 if self.size == 0 { At::Line } else { At::Data }
@@ -88,24 +99,32 @@ impl Chunks {
             (At::DataEnd, b'\n') => At::Size,
             (At::Line, b'\r') => At::LastEnd,
             (At::LastEnd, b'\n') => At::Over,
-            (At::Extension, b'\r') => At::SizeEnd,
-            (At::Trailer, b'\r') => At::TrailerEnd,
+            (At::Line | At::TrailerName, byte) if is_of_token(byte) => {
+                self.beside(At::TrailerName)?
+            }
+            (At::TrailerName, b':') => At::TrailerValue,
+            (At::TrailerValue, b'\r') => At::TrailerEnd,
             (At::TrailerEnd, b'\n') => At::Line,
-            (At::Extension | At::Line | At::Trailer, byte) if byte != b'\n' => {
-                self.extra += 1;
-                if self.extra > EXTRA_BYTES_MAX {
-                    return None;
-                }
-                if self.at == At::Extension { At::Extension } else { At::Trailer }
+            (at @ (At::Extension | At::TrailerValue), byte)
+                if byte == b'\t' || !byte.is_ascii_control() =>
+            {
+                self.beside(at)?
             }
             _ => return None,
         };
         Some(next)
     }
+
+    /// Counts a byte of `at`, which is not the body's.
+    fn beside(&mut self, at: At) -> Option<At> {
+        self.extra += 1;
+        (self.extra <= EXTRA_BYTES_MAX).then_some(at)
+    }
 }
 
-fn malformed() -> Fault {
-    Fault::new(Reason::Framing, "the body's chunks are malformed")
+/// Of a field's name: `tchar` of RFC 9110 section 5.6.2.
+fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Digits of 64 bits.
@@ -142,6 +161,7 @@ mod tests {
             (b"3\r\nabc\r\n0\r\n\r\n", b"abc"),
             (b"1\r\na\r\n2;e=\"f\"\r\nbc\r\n0000;g\r\nh: i\r\nj: k\r\n\r\n", b"abc"),
             (b"0000000000000003 \r\na\r\n\r\n0\r\n\r\n", b"a\r\n"),
+            (b"1\t ;e\r\na\r\n0\r\nh:\tb c\xe4\r\n#!:\r\n\r\n", b"a"),
             (b"A\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
         ] {
             assert_eq!(read(&[wire]), Ok((body.to_vec(), wire.len())));
@@ -163,6 +183,10 @@ mod tests {
             "+1\r\n",
             "0x1\r\n",
             "1\n",
+            "1 1\r\n",
+            "1 x\r\n",
+            "1;e\x0bf\r\n",
+            "1;e\x7f\r\n",
             "1\rx",
             "1;\n",
             "00000000000000001\r\n",
@@ -172,11 +196,27 @@ mod tests {
             "0\r\na: b\n",
             "0\r\na: b\r\r",
             "0\r\n\rx",
+            "0\r\nPOST / HTTP/1.1\r\n\r\n",
+            "0\r\n: b\r\n\r\n",
+            "0\r\na\r\n\r\n",
+            "0\r\na : b\r\n\r\n",
+            "0\r\na: b\r\n c\r\n\r\n",
+            "0\r\na: b\0\r\n\r\n",
             &long("1;", "x\r\na\r\n0\r\n\r\n"),
-            &long("0\r\nx", "\r\n\r\n"),
+            &long("0\r\nx", ":\r\n\r\n"),
+            &long("0\r\nx:y", "\r\n\r\n"),
         ] {
             assert_eq!(read(&[wire.as_bytes()]), Err(Some(Reason::Framing)), "{wire:.40}");
         }
+    }
+
+    #[test]
+    fn what_was_malformed_once_never_ends() {
+        let (mut chunks, mut taken) = (Chunks::default(), 0);
+        let wire = b"x0\r\n\r\n";
+        assert!(chunks.feed(wire, &mut taken, |_| Ok(())).is_err());
+        assert!(chunks.feed(wire, &mut taken, |_| Ok(())).is_err());
+        assert!(!chunks.is_over());
     }
 
     proptest! {

@@ -59,7 +59,7 @@ impl Head {
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.method = Method::from_bytes(head.method?.as_bytes()).ok()?;
         parts.uri = Uri::try_from(head.path?).ok()?;
-        let (mut length, mut coding) = (None, None);
+        let (mut length, mut coding, mut hosts) = (None, None, 0);
         // Whoever speaks 1.0 would have to be told each time that the connection stays.
         let (mut keep_alive, mut invites) = (is_1_1, false);
         for field in &*head.headers {
@@ -76,11 +76,17 @@ impl Head {
                 }
             } else if is(header::CONNECTION) {
                 keep_alive &= !tokens(value).any(|token| token.eq_ignore_ascii_case(b"close"));
+            } else if is(header::HOST) {
+                hosts += 1;
             } else if is(header::EXPECT) {
                 invites |= is_1_1 && value.eq_ignore_ascii_case(b"100-continue");
             } else if let Some(known) = KEPT.into_iter().find(|known| is(known.clone())) {
                 parts.headers.append(known, HeaderValue::from_bytes(value).ok()?);
             }
+        }
+        // RFC 9112 section 3.2: whom such a request is for is in doubt.
+        if hosts > 1 || is_1_1 && hosts == 0 {
+            return None;
         }
         let framing = match coding {
             None => Framing::Length(length.unwrap_or(0)),
@@ -172,6 +178,13 @@ mod tests {
             assert_eq!(read(fields).err(), Some(StatusCode::BAD_REQUEST), "{fields}");
         }
         assert!(read("Content-Length: 1\r\nContent-Length: 1\r\n").is_ok());
+        let hosts = |fields: &str| {
+            let head = format!("POST / HTTP/1.1\r\n{fields}\r\n");
+            Head::read(head.as_bytes(), 100).map(drop).map_err(|status| status.as_u16())
+        };
+        assert_eq!(hosts(""), Err(400));
+        assert_eq!(hosts("Host: a\r\nHOST: a\r\n"), Err(400));
+        assert_eq!(hosts("host:\r\n"), Ok(()));
         let old = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(Head::read(old, 100).err(), Some(StatusCode::BAD_REQUEST));
     }
