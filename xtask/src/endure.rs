@@ -33,7 +33,7 @@ struct Scenario {
     what: &'static str,
 }
 
-const SCENARIOS: [Scenario; 10] = [
+const SCENARIOS: [Scenario; 12] = [
     Scenario {
         program: "overload",
         test: "five_times_what_a_destination_takes_stays_within_the_memory_and_none_of_it_is_lost",
@@ -48,6 +48,11 @@ const SCENARIOS: [Scenario; 10] = [
         program: "overload",
         test: "a_sender_of_little_is_served_beside_eight_connections_that_send_without_end",
         what: "a sender of little beside 8 connections of much",
+    },
+    Scenario {
+        program: "overload",
+        test: "in_a_control_group_senders_are_refused_before_the_system_kills_the_collector",
+        what: "the same as JSON, in a container of 96 MiB",
     },
     Scenario {
         program: "overload",
@@ -68,6 +73,11 @@ const SCENARIOS: [Scenario; 10] = [
         program: "outage",
         test: "a_destination_that_dawdles_and_leaves_requests_unanswered_gets_each_span_and_those_twice",
         what: "slow answers, every tenth never",
+    },
+    Scenario {
+        program: "outage",
+        test: "a_gigabyte_that_waits_for_its_destination_takes_its_own_size_of_memory",
+        what: "a gigabyte that waits for its destination",
     },
     Scenario {
         program: "process",
@@ -147,7 +157,7 @@ impl Scenario {
         let said = File::create(log).map_err(|error| failed(log, &error))?;
         let also = said.try_clone().map_err(|error| failed(log, &error))?;
         let mut child = Command::new(program)
-            .args(["--exact", self.test, "--nocapture"])
+            .args(["--exact", self.test, "--nocapture", "--include-ignored"])
             .env("SPANWIRE_ENDURE_SECONDS", SECONDS.to_string())
             .current_dir(root.join("crates/collector"))
             .stdin(Stdio::null())
@@ -198,8 +208,9 @@ fn rows_of(scenario: &Scenario, said: &str, passed: bool) -> Vec<Row> {
     }
     let mut row = HEAD.map(|_| "–".to_owned());
     row[0] = scenario.what.to_owned();
-    row[5] = verdict.to_owned();
-    row[6] = String::new();
+    let why = said.lines().find_map(|line| Some(line.split_once("not run: ")?.1));
+    row[5] = why.map_or(verdict, |_| "not run").to_owned();
+    row[6] = why.unwrap_or_default().to_owned();
     vec![row]
 }
 
@@ -259,6 +270,11 @@ mod tests {
             panic!("one row")
         };
         assert_eq!((&*silent[1], &*silent[5]), ("–", "FAILED"));
+        let [not_run] = &rows_of(&SCENARIOS[5], "test name ... not run: no right\n", true)[..]
+        else {
+            panic!("one row")
+        };
+        assert_eq!((&*not_run[5], &*not_run[6]), ("not run", "no right"));
         let table = table(&rows);
         assert!(table.contains("| bombs | 7 "), "{table}");
     }

@@ -145,8 +145,8 @@ impl Server {
 /// A connection may hold three quarters of the memory: half is what queues hold, and a sender that
 /// is alone shall wait for room in them before it is refused.
 fn request_bytes_max(builder: Builder, bytes: usize, memory: usize) -> Builder {
-    let share = (memory / 4 * 3).max(2 * bytes);
-    builder.grpc_request_bytes_max(bytes).http_request_bytes_max(bytes).connection_bytes_max(share)
+    let builder = builder.grpc_request_bytes_max(bytes).http_request_bytes_max(bytes);
+    builder.connection_bytes_max(memory / 4 * 3)
 }
 
 fn of_grpc(grpc: &config::GrpcServer, mut builder: Builder) -> Builder {

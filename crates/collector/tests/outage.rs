@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use endurance::{Books, Conduct, Found, Limits, Sink, lasting, load};
+use endurance::{BESIDE_BYTES, Books, Conduct, Found, Limits, Room, Sink, lasting, load};
 use spanwire_load::{Report, Run, Stop};
 use spanwire_receiver::Receiver;
 use support::process::Process;
@@ -21,6 +21,7 @@ const LIMITS: Limits = Limits { budget_mib: 256, request_mib_max: 16 };
 
 /// A collector between senders of numbered spans and one destination.
 struct Stage {
+    room: Room,
     runtime: Runtime,
     run: Run,
     sink: Arc<Sink>,
@@ -30,7 +31,8 @@ struct Stage {
 
 impl Stage {
     /// `exporter` is its type and its settings with the address of the destination left out.
-    fn set(conduct: Conduct, exporter: &str, more: &str) -> Self {
+    fn set(limits: Limits, conduct: Conduct, exporter: &str, more: &str) -> Self {
+        let room = Room::Budget(limits);
         let run = Run::random();
         let sink = Sink::new(&[run], conduct);
         let runtime = Runtime::new().expect("a runtime");
@@ -43,14 +45,17 @@ impl Stage {
         let queue = "sending_queue: { queue_size: 10000 }";
         let settings = format!("tls: {{ insecure: true }}, compression: none, {retry}, {queue}");
         let exporter = format!("{exporter}: {{ endpoint: \"{endpoint}\", {settings}{more} }}");
-        let collector = endurance::start(LIMITS, &exporter);
-        Self { runtime, run, sink, destination: Some(destination), collector }
+        let collector = room.start(&exporter);
+        Self { room, runtime, run, sink, destination: Some(destination), collector }
     }
 
     /// Sends at this rate, in requests of a hundred spans.
     fn send(&self, spans_per_second: u32, time: Duration) -> Report {
-        let options = format!("--rate {spans_per_second} --duration {}", time.as_secs_f64());
-        let load = load(&options, &self.collector, self.run, self.sink.ledger(0));
+        self.load(&format!("--rate {spans_per_second} --duration {}", time.as_secs_f64()))
+    }
+
+    fn load(&self, options: &str) -> Report {
+        let load = load(options, &self.collector, self.run, self.sink.ledger(0));
         load.run(&Stop::default(), drop).expect("a report")
     }
 
@@ -60,14 +65,15 @@ impl Stage {
         let books = self.collector.settled();
         let accepted = report.spans_accepted();
         let (arrived, delivery) = (self.sink.arrived(0), report.delivery.expect("asked for"));
+        let (memory_peak, memory_max) = self.room.memory(&self.collector);
         let found = Found {
             what,
             accepted,
             lost: delivery.lost,
             duplicates: arrived.duplicated,
             explained,
-            memory_peak: self.collector.memory_peak(),
-            memory_max: LIMITS.memory_max(),
+            memory_peak,
+            memory_max,
         };
         found.tell();
         assert_eq!(report.measured.requests_failed(), 0, "nobody is refused: {report}");
@@ -93,7 +99,7 @@ fn a_destination_that_was_killed_gets_what_it_had_not_answered_for_and_what_came
     let _alone = endurance::alone();
     let outage = lasting(Duration::from_secs(2));
     let (before, after) = (Duration::from_secs(1), Duration::from_secs(1));
-    let mut stage = Stage::set(Conduct::Takes(Duration::from_millis(100)), "otlp", "");
+    let mut stage = Stage::set(LIMITS, Conduct::Takes(Duration::from_millis(100)), "otlp", "");
     let destination = stage.destination.take().expect("it was set");
     let address = destination.grpc_address().expect("served");
 
@@ -126,7 +132,7 @@ fn a_destination_that_was_killed_gets_what_it_had_not_answered_for_and_what_came
 fn a_destination_that_refuses_every_tenth_request_gets_each_span_once() {
     let _alone = endurance::alone();
     for (exporter, status) in [("otlp", "UNAVAILABLE"), ("otlp_http", "503")] {
-        let stage = Stage::set(Conduct::RefusesEveryTenth, exporter, "");
+        let stage = Stage::set(LIMITS, Conduct::RefusesEveryTenth, exporter, "");
         let time = lasting(Duration::from_secs(2)).min(Duration::from_secs(5));
         let (report, looks) = stage.collector.watched(|| stage.send(20_000, time));
         let what = format!("every tenth request refused with {status}");
@@ -148,7 +154,7 @@ fn a_destination_that_refuses_every_tenth_request_gets_each_span_once() {
 fn a_destination_that_dawdles_and_leaves_requests_unanswered_gets_each_span_and_those_twice() {
     let _alone = endurance::alone();
     let slowly = Duration::from_millis(50);
-    let stage = Stage::set(Conduct::LeavesEveryTenth(slowly), "otlp", ", timeout: 400ms");
+    let stage = Stage::set(LIMITS, Conduct::LeavesEveryTenth(slowly), "otlp", ", timeout: 400ms");
     let time = lasting(Duration::from_secs(2)).min(Duration::from_secs(10));
     let ((report, _), looks) = stage.collector.watched(|| {
         let report = stage.send(5_000, time);
@@ -163,6 +169,46 @@ fn a_destination_that_dawdles_and_leaves_requests_unanswered_gets_each_span_and_
         "what it took without an answer comes again, and nothing else"
     );
     assert!(books.sum("spanwire_exporter_failures_total", "") > 0);
+    looks.assert_balanced();
+    stage.collector.ends_well();
+}
+
+#[test]
+#[ignore = "takes more than a gigabyte of memory; cargo xtask endure runs it"]
+fn a_gigabyte_that_waits_for_its_destination_takes_its_own_size_of_memory() {
+    const GIGABYTE: u64 = 1 << 30;
+    let _alone = endurance::alone();
+    // Queues hold half of the budget.
+    let limits = Limits { budget_mib: 3 << 10, request_mib_max: 16 };
+    let mut stage = Stage::set(limits, Conduct::Takes(Duration::ZERO), "otlp", "");
+    let destination = stage.destination.take().expect("it was set");
+    let address = destination.grpc_address().expect("served");
+    drop(destination);
+    refused(address);
+    let ((report, held, peak), looks) = stage.collector.watched(|| {
+        let options = "--rate 400000 --duration 11 --spans-per-request 1000 --settle 0";
+        let report = stage.load(options);
+        let peak = stage.collector.memory_peak();
+        let held = report.measured.requests_accepted * report.request_bytes as u64;
+        assert_eq!(stage.collector.books().queued(), report.spans_accepted(), "all of it waits");
+        let _again = stage.runtime.block_on(stage.sink.serve(address));
+        stage.collector.settled();
+        (report, held, peak)
+    });
+    assert!(held >= GIGABYTE, "{held} bytes");
+    let arrived = stage.sink.arrived(0);
+    let found = Found {
+        what: "a gigabyte that waits for its destination",
+        accepted: report.spans_accepted(),
+        lost: report.spans_accepted() - arrived.distinct,
+        duplicates: arrived.duplicated,
+        explained: format!("{held} bytes as they were sent"),
+        memory_peak: peak,
+        memory_max: held + BESIDE_BYTES,
+    };
+    found.tell();
+    assert_eq!((found.lost, found.duplicates), (0, 0));
+    assert!(found.memory_peak <= found.memory_max, "{} bytes", found.memory_peak);
     looks.assert_balanced();
     stage.collector.ends_well();
 }

@@ -106,17 +106,21 @@ impl Budget {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed)
     }
 
-    /// What all may have together where a connection with several requests has `own` of it.
+    /// What all may have together where a connection has `own` of it, all for one request if
+    /// `is_one`.
     ///
     /// The last quarter is for those who hold less than the others: a few that send without end must
     /// not leave nothing to the rest, who come again and again. What is the part of each counts one
-    /// more than there are, so that there is room for one that holds nothing yet.
-    fn fair_bytes_max(&self, own: usize) -> usize {
+    /// more than there are, so that there is room for one that holds nothing yet. A request that would
+    /// never fit otherwise may have it as well: there cannot be two of that size.
+    fn fair_bytes_max(&self, own: usize, is_one: bool) -> usize {
         let bytes_max = self.bytes_max();
         let holders = self.holders.load(Ordering::Relaxed);
-        match own <= bytes_max / (holders + 1) {
+        let left_to_others = bytes_max - bytes_max / 4;
+        let is_small = own <= bytes_max / holders.saturating_add(1);
+        match is_small || is_one && own > left_to_others {
             true => bytes_max,
-            false => bytes_max - bytes_max / 4,
+            false => left_to_others,
         }
     }
 }
@@ -190,8 +194,8 @@ impl Share {
         if before == 0 && more > 0 && self.is_part {
             self.budget.holders.fetch_add(1, Ordering::Relaxed);
         }
-        let fair = match self.is_part && before != held {
-            true => self.budget.fair_bytes_max(before + more),
+        let fair = match self.is_part {
+            true => self.budget.fair_bytes_max(before + more, before == held),
             false => bytes_max,
         };
         // Nobody else is there to be fair to.
@@ -328,10 +332,10 @@ mod tests {
         let mut held = noisy.reserve(50).expect("50 of 60 are free");
         assert!(noisy.reserve(11).is_none());
         assert!(!held.grow(11));
-        let other = quiet.reserve(50).expect("50 of 100 are free");
+        let other = quiet.reserve(25).expect("up to three quarters");
         // The share has room now, and the budget has not: neither is taken from.
         assert!(noisy.reserve(10).is_none());
-        assert_eq!(budget.bytes(), 100);
+        assert_eq!(budget.bytes(), 75);
         drop(other);
         assert!(noisy.reserve(10).is_some());
         drop(held);
@@ -381,6 +385,23 @@ mod tests {
             drop((held, shares));
             assert_eq!((budget.bytes(), budget.holders.load(Ordering::Relaxed)), (0, 0));
         }
+    }
+
+    /// Faults 98.
+    #[test]
+    fn connections_with_a_large_request_each_leave_room_for_one_that_comes_late() {
+        let budget = Arc::new(Budget::new(1000));
+        let share = || Share::new(750, 1000, Arc::clone(&budget));
+        let shares: Vec<_> = (0..20).map(|_| share()).collect();
+        let held: Vec<_> = shares.iter().filter_map(|share| share.reserve(120)).collect();
+        assert_eq!(held.len(), 7, "of which six fill three quarters");
+        assert!(share().reserve(100).is_some());
+        drop(held);
+        // One that fits by itself only is not kept out for good by whoever else is there.
+        let small = share().reserve(50).expect("room");
+        assert!(share().reserve(700).is_some() && share().reserve(950).is_some());
+        drop(small);
+        assert_eq!((budget.bytes(), budget.holders.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]

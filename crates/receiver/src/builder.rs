@@ -203,15 +203,15 @@ impl Builder {
     }
 
     /// The most of those bytes that one connection may hold, so that a peer which sends too much
-    /// leaves room for the others; what is more is asked to come back. At least twice the larger
-    /// request limit.
+    /// leaves room for the others; what is more is asked to come back.
     ///
-    /// Half of [`in_flight_bytes_max`](Self::in_flight_bytes_max) by default. Where that is less
+    /// Half of [`in_flight_bytes_max`](Self::in_flight_bytes_max) by default. Where it is less
     /// than the largest request takes, a request may go beyond it as long as it is the
     /// connection's only one.
     ///
     /// Where several connections hold requests, those with more than an equal part leave the last
-    /// quarter of the budget to the others.
+    /// quarter of the budget to the others. Only a single request that three quarters have no room
+    /// for may take of it.
     pub fn connection_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.connection_bytes_max = Some(bytes);
         self

@@ -114,10 +114,7 @@ impl Settings {
                 self.in_flight_bytes_max >= self.share_least(),
                 "in_flight_bytes_max must be at least twice the larger request limit",
             ),
-            (
-                self.connection_bytes_max.is_none_or(|bytes| bytes >= self.share_least()),
-                "connection_bytes_max must be at least twice the larger request limit",
-            ),
+            (self.connection_bytes_max != Some(0), "connection_bytes_max must not be 0"),
             (self.elements_max > 0, "elements_max must not be 0"),
             (
                 is_path(&self.http_traces_path),

@@ -290,7 +290,7 @@ async fn what_cannot_be_served_is_an_error() {
         builder.clone().connection_age_max(LONG, Duration::ZERO),
         builder.clone().body_read_timeout(LONG, 0),
         builder.clone().elements_max(0),
-        builder.clone().connection_bytes_max((128 << 20) - 1),
+        builder.clone().connection_bytes_max(0),
         builder.clone().http_traces_path(""),
         builder.clone().http_traces_path("v1/traces"),
         builder.clone().http_traces_path("/v1/traces?a=b"),

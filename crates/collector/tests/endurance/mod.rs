@@ -5,8 +5,10 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod bombs;
+mod group;
 mod sink;
 
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -16,8 +18,9 @@ use clap::Parser;
 use serde_json::json;
 use spanwire_load::{Ledger, Load, Run, Settings};
 
-use crate::support::process::Process;
+use crate::support::process::{Process, command};
 
+pub(crate) use group::Group;
 pub(crate) use sink::{Conduct, Sink};
 
 /// How long what a test is about goes on: `default`, or as long as the environment says.
@@ -35,30 +38,62 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts a collector with receivers of both transports and one destination.
-pub(crate) fn start(receiver: Limits, exporter: &str) -> Process {
-    let yaml = format!(
-        "
+/// Where a collector has its memory from.
+pub(crate) enum Room {
+    /// A budget, set by a memory limiter.
+    Budget(Limits),
+    /// What is left of this group; no limiter is set.
+    Group(Group, u64),
+}
+
+impl Room {
+    /// Starts a collector with receivers of both transports and one destination.
+    pub(crate) fn start(&self, exporter: &str) -> Process {
+        let id = exporter.split(':').next().unwrap_or_default();
+        let (max_mib, limiter, limiters) = match self {
+            Self::Budget(limits) => {
+                let limit = limits.budget_mib + SPIKE_MIB;
+                let limiter = format!(
+                    "memory_limiter: {{ check_interval: 1s, limit_mib: {limit}, \
+                     spike_limit_mib: {SPIKE_MIB} }}"
+                );
+                (limits.request_mib_max, limiter, "memory_limiter")
+            }
+            Self::Group(..) => (20, String::new(), ""),
+        };
+        let max_bytes = max_mib << 20;
+        let yaml = format!(
+            "
 receivers:
   otlp:
     protocols:
-      grpc: {{ endpoint: 127.0.0.1:0, max_recv_msg_size_mib: {max} }}
+      grpc: {{ endpoint: 127.0.0.1:0, max_recv_msg_size_mib: {max_mib} }}
       http: {{ endpoint: 127.0.0.1:0, max_request_body_size: {max_bytes} }}
-processors:
-  memory_limiter: {{ check_interval: 1s, limit_mib: {limit}, spike_limit_mib: {spike} }}
+processors: {{ {limiter} }}
 exporters: {{ {exporter} }}
 service:
   telemetry:
     metrics: {{ readers: [{{ pull: {{ exporter: {{ prometheus: {{ host: 127.0.0.1, port: 0 }} }} }} }}] }}
-  pipelines: {{ traces: {{ receivers: [otlp], processors: [memory_limiter], exporters: [{id}] }} }}
-",
-        max = receiver.request_mib_max,
-        max_bytes = receiver.request_mib_max << 20,
-        limit = receiver.budget_mib + SPIKE_MIB,
-        spike = SPIKE_MIB,
-        id = exporter.split(':').next().unwrap_or_default(),
-    );
-    Process::start(&yaml, &["grpc", "http", "metrics"])
+  pipelines: {{ traces: {{ receivers: [otlp], processors: [{limiters}], exporters: [{id}] }} }}
+"
+        );
+        let config = format!("yaml:{yaml}");
+        let arguments = ["--config", &config];
+        let mut command = match self {
+            Self::Budget(_) => command(&arguments),
+            Self::Group(group, _) => group.command(&arguments),
+        };
+        command.stdout(Stdio::null());
+        Process::run(command, &["grpc", "http", "metrics"])
+    }
+
+    /// What the memory came to, and what it may come to, in bytes.
+    pub(crate) fn memory(&self, collector: &Process) -> (u64, u64) {
+        match self {
+            Self::Budget(limits) => (collector.memory_peak(), limits.memory_max()),
+            Self::Group(group, bytes_max) => (group.peak(), *bytes_max),
+        }
+    }
 }
 
 /// What a test sees of it while it runs.
@@ -139,13 +174,13 @@ const SPIKE_MIB: u64 = 16;
 impl Limits {
     /// What a process with this budget may have resident.
     pub(crate) fn memory_max(self) -> u64 {
-        (self.budget_mib + BESIDE_MIB) << 20
+        (self.budget_mib << 20) + BESIDE_BYTES
     }
 }
 
 /// What the process may take beside the budget: code, stacks, the buffers of connections, and what
 /// decompressors work with.
-const BESIDE_MIB: u64 = 64;
+pub(crate) const BESIDE_BYTES: u64 = 64 << 20;
 
 /// One look at `/metrics`: each row with its labels.
 pub(crate) struct Books(Vec<(String, i64)>);
@@ -221,7 +256,8 @@ pub(crate) fn load(
         settings: Settings,
     }
     let part = if options.contains("--protocol http") { "http" } else { "grpc" };
-    let line = format!("load --warm-up 0 --settle 20 {options}");
+    let settle = if options.contains("--settle") { "" } else { "--settle 20" };
+    let line = format!("load --warm-up 0 {settle} {options}");
     let settings = Line::parse_from(line.split_whitespace()).settings;
     let endpoint = format!("http://{}", collector.address(part));
     Load::new(settings, run, endpoint).arrivals(Arc::clone(ledger))
