@@ -20,8 +20,8 @@ pub(crate) type Target = (Arc<Exporter>, Request);
 /// away is not noticed here, and what it sent is held meanwhile.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a sender is asked to wait when a queue is full.
-const COME_BACK: Duration = Duration::from_secs(1);
+/// So long a sender is asked to wait where a queue, or the memory, has no room.
+pub(crate) const COME_BACK: Duration = Duration::from_secs(1);
 
 /// Takes a request to all its destinations, and waits for those that the sender is to wait for.
 ///

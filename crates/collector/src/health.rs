@@ -15,7 +15,7 @@ struct State {
     /// Requests refused for good, with none taken between them.
     refusing: Option<Failing>,
     /// Requests on their way.
-    underway: usize,
+    in_flight: usize,
     /// Since when none of these has come to anything.
     silent: Option<Instant>,
     /// When that was told last.
@@ -93,9 +93,9 @@ const LOOK: Duration = Duration::from_secs(10);
 
 impl Health {
     /// A request is on its way, until what is returned is dropped.
-    pub(crate) fn underway(&self) -> Underway<'_> {
+    pub(crate) fn in_flight(&self) -> InFlight<'_> {
         self.state().began(Instant::now());
-        Underway(self)
+        InFlight(self)
     }
 
     pub(crate) fn succeeded(&self, now: Instant) {
@@ -162,9 +162,9 @@ impl Health {
 }
 
 /// A request on its way, however that ends.
-pub(crate) struct Underway<'a>(&'a Health);
+pub(crate) struct InFlight<'a>(&'a Health);
 
-impl Drop for Underway<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.state().ended(Instant::now());
     }
@@ -172,18 +172,18 @@ impl Drop for Underway<'_> {
 
 impl State {
     fn began(&mut self, now: Instant) {
-        self.underway += 1;
+        self.in_flight += 1;
         self.silent.get_or_insert(now);
     }
 
     fn ended(&mut self, now: Instant) {
-        self.underway -= 1;
+        self.in_flight -= 1;
         self.heard(now);
     }
 
     /// Some attempt came to an end, whichever.
     fn heard(&mut self, now: Instant) {
-        self.silent = (self.underway > 0).then_some(now);
+        self.silent = (self.in_flight > 0).then_some(now);
         self.told = None;
     }
 

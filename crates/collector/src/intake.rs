@@ -46,8 +46,11 @@ impl Intake {
         loop {
             let pipelines = self.pipelines();
             let (mut targets, mut passed) = (Vec::new(), Vec::new());
+            // The request is kept until destinations have it, and so is what has come out by then.
+            let mut held = request.bytes_as_it_came();
             for pipeline in pipelines.iter() {
-                let mut processed = pipeline.process(request.clone(), &self.budget).await?;
+                let mut processed = pipeline.process(request.clone(), held, &self.budget).await?;
+                held += processed.held;
                 targets.append(&mut processed.targets);
                 passed.push(processed);
             }

@@ -102,11 +102,15 @@ impl Account {
         self.dropped[why as usize]
     }
 
+    /// Spans that the destination will not have.
+    pub(crate) fn gone(&self) -> u64 {
+        self.rejected + self.dropped_in_all()
+    }
+
     /// What is missing from the account, or too much in it: always 0.
     #[must_use]
     pub fn imbalance(&self) -> i64 {
-        let known =
-            self.sampled_out + self.queued + self.sent + self.rejected + self.dropped_in_all();
+        let known = self.sampled_out + self.queued + self.sent + self.gone();
         self.accepted.wrapping_sub(known) as i64
     }
 }
@@ -164,7 +168,7 @@ impl Ledger {
     }
 
     /// One request more is on its way, until what is returned is dropped.
-    pub(crate) fn on_its_way(self: &Arc<Self>) -> InFlight {
+    pub(crate) fn in_flight(self: &Arc<Self>) -> InFlight {
         self.account().requests_in_flight += 1;
         InFlight(Arc::clone(self))
     }

@@ -58,6 +58,8 @@ pub use batches::{BatchStats, Histogram};
 pub use collect::{CollectError, Inlet, InletStats};
 pub use explain::{check, explain, memory_limit, notes};
 pub use ledger::{Account, DropReason, Passed};
+#[doc(hidden)] // For the binary.
+pub use log::chain;
 pub use service::{Collector, Shutdown};
 pub use start_error::StartError;
 pub use stats::{

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use spanwire_collector::{Collector, StartError, check, explain, memory_limit, notes};
+use spanwire_collector::{Collector, StartError, chain, check, explain, memory_limit, notes};
 use spanwire_config::{Compat, Config, Diagnostic, Loaded, Places, Report, Source};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -276,11 +276,13 @@ async fn serve(
     };
     let lost = collector.shutdown_or(shutdown_timeout, at_once).await.spans_lost;
     match (is_cut_short, lost) {
-        (false, 0) => tracing::info!("shut down; no span was lost"),
+        (false, 0) => tracing::info!("shut down; all spans that were held are sent"),
         (false, lost) => {
-            return Err(format!("shut down; {lost} spans were not sent in time, and are lost"));
+            return Err(format!("shut down; {lost} spans were not sent, and are lost"));
         }
-        (true, 0) => return Err("ended at once; no span was lost".to_owned()),
+        (true, 0) => {
+            return Err("ended at once; all spans that were held are sent".to_owned());
+        }
         (true, lost) => {
             return Err(format!("ended at once; {lost} spans were not sent, and are lost"));
         }
@@ -324,8 +326,12 @@ async fn reload(collector: &Collector, sources: &Sources, log: &Log) {
         Ok(Loaded { config, warnings, places }) => {
             tell_in_log(&config, &warnings);
             let logs = config.service.telemetry.logs.clone();
-            let reloaded = collector.reload(config).await.map(|()| logs);
-            reloaded.map_err(|error| report(&places, &[error]).to_string())
+            let found = check(&config).await;
+            let reloaded = match found.is_empty() {
+                true => collector.reload(config).await.map_err(|error| vec![error]),
+                false => Err(found),
+            };
+            reloaded.map(|()| logs).map_err(|found| report(&places, &found).to_string())
         }
         Err(report) => Err(report),
     };
@@ -341,10 +347,4 @@ async fn reload(collector: &Collector, sources: &Sources, log: &Log) {
 /// An error that is the configuration's no more than the machine's.
 fn failed(error: &dyn std::error::Error) -> String {
     format!("error: {}", chain(error))
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -49,7 +49,7 @@ fn memory(memory: MemoryStats, page: &mut Page) -> fmt::Result {
 type Value<T> = fn(&T) -> u64;
 
 fn receivers(receivers: &[ReceiverStats], page: &mut Page) -> fmt::Result {
-    let rows: [(_, _, _, Value<ReceiverStats>); 9] = [
+    let rows: [(_, _, _, Value<ReceiverStats>); 11] = [
         ("otelcol_receiver_accepted_spans", Kind::Counter, "Spans taken over.", |one| one.accepted),
         ("otelcol_receiver_refused_spans", Kind::Counter, "Spans that may be sent again.", |one| {
             one.refused
@@ -83,6 +83,18 @@ fn receivers(receivers: &[ReceiverStats], page: &mut Page) -> fmt::Result {
             Kind::Counter,
             "TLS handshakes that failed.",
             |one| one.connections.tls_handshakes_failed,
+        ),
+        (
+            "spanwire_receiver_connections_unexpected_tls_total",
+            Kind::Counter,
+            "Connections that began with TLS where none is served.",
+            |one| one.connections.unexpected_tls,
+        ),
+        (
+            "spanwire_receiver_connections_not_grpc_total",
+            Kind::Counter,
+            "Connections to a gRPC port that spoke neither HTTP/2 nor TLS.",
+            |one| one.connections.not_grpc,
         ),
         (
             "spanwire_receiver_accept_errors_total",

@@ -360,7 +360,9 @@ service:
         let ids = (TraceId::new(1).expect("not zero"), SpanId::new(1).expect("not zero"));
         let context = SpanContext::new(ids.0, ids.1, TraceFlags::SAMPLED);
         inlet.collect(&Span::new(context, "one".to_owned())).expect("there is room");
+        let since = Instant::now();
         while collector.stats().exporters[0].account.requests_in_flight == 0 {
+            assert!(since.elapsed() < Duration::from_secs(30), "it is not sent");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         assert_eq!(at(25).0, 200, "it may answer yet");

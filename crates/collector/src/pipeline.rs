@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, LazyLock};
 use std::thread::available_parallelism;
-use std::time::Duration;
 
 use bytes::Bytes;
 use spanwire_codec::view::Malformed;
@@ -97,11 +96,14 @@ pub(crate) struct Processed {
     passed: Passed,
     /// Spans that came out of each stage, as far as any were left to go in.
     outgoing: Vec<usize>,
+    /// Bytes that it holds beside the request that went in.
+    pub(crate) held: usize,
 }
 
 impl Pipeline {
     /// What comes out of the processors. New bytes are taken from `budget`, and where none of the old
-    /// ones are left, theirs are given back. Large requests are edited on a thread where that holds up
+    /// ones are left, theirs are given back; `held` is what whoever sent the request holds of it all
+    /// the while, for what goes in and for what came out of other pipelines. Large requests are edited on a thread where that holds up
     /// nobody else, no more of them at once than there are cores: their new bytes are not counted
     /// before they are all there.
     ///
@@ -111,16 +113,17 @@ impl Pipeline {
     pub(crate) async fn process(
         self: &Arc<Self>,
         request: Request,
+        held: usize,
         budget: &Arc<Budget>,
     ) -> Result<Processed, Refusal> {
         if self.stages.0.is_empty() || request.bytes <= INLINE_BYTES {
-            return self.edit(request, budget);
+            return self.edit(request, held, budget);
         }
         let (this, budget) = (Arc::clone(self), Arc::clone(budget));
         // Never closed.
         let turn = TURNS.acquire().await.ok();
         let edited = tokio::task::spawn_blocking(move || {
-            let edited = this.edit(request, &budget);
+            let edited = this.edit(request, held, &budget);
             drop(turn);
             edited
         });
@@ -132,11 +135,17 @@ impl Pipeline {
         })
     }
 
-    fn edit(&self, mut request: Request, budget: &Arc<Budget>) -> Result<Processed, Refusal> {
+    fn edit(
+        &self,
+        mut request: Request,
+        held: usize,
+        budget: &Arc<Budget>,
+    ) -> Result<Processed, Refusal> {
+        let mut room = Room { held, own: 0, budget };
         let mut passed = Passed { accepted: request.spans as u64, ..Passed::default() };
         let mut outgoing = Vec::new();
         for Stage { step, .. } in &self.stages.0 {
-            let before = whole(&mut request, budget)?;
+            let before = room.whole(&mut request)?;
             let edited = step.carry_out(before.clone());
             // A receiver has checked the request, so this is a fault of our own.
             let Edited { pieces, bytes, spans, .. } =
@@ -144,17 +153,17 @@ impl Pipeline {
             outgoing.push(spans);
             passed.sampled_out += request.spans.saturating_sub(spans) as u64;
             if spans == 0 {
-                return Ok(Processed { targets: Vec::new(), passed, outgoing });
+                return Ok(Processed { targets: Vec::new(), passed, outgoing, held: 0 });
             }
             if !is_untouched(&pieces, &before) {
                 request.compressed = None;
-                request.hold = hold(&pieces, &before, request.hold, budget)?;
+                request.hold = Some(room.hold(&pieces, &before, request.hold)?);
             }
             request = Request { pieces: pieces.into(), bytes, spans, ..request };
         }
         passed.forwarded = request.spans as u64;
         let targets = self.exporters.iter().map(|exporter| (Arc::clone(exporter), request.clone()));
-        Ok(Processed { targets: targets.collect(), passed, outgoing })
+        Ok(Processed { targets: targets.collect(), passed, outgoing, held: room.own })
     }
 
     /// Counts a request that was taken over, as it came out of the processors.
@@ -179,48 +188,65 @@ const INLINE_BYTES: usize = 1 << 20;
 static TURNS: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, usize::from)));
 
-/// The request in one piece. Where that takes a copy, the copy is what is held then.
-fn whole(request: &mut Request, budget: &Arc<Budget>) -> Result<Bytes, Refusal> {
-    if let Pieces::Several(_) = &request.pieces {
-        let reservation = room(request.bytes, request.bytes, budget)?;
-        request.pieces = Pieces::One(request.pieces.joined());
-        request.hold = Some(Arc::new(reservation));
+/// What one request takes out of the budget while it is processed.
+struct Room<'a> {
+    /// Held whatever the processors do.
+    held: usize,
+    /// Held for what they have made so far.
+    own: usize,
+    budget: &'a Arc<Budget>,
+}
+
+impl Room<'_> {
+    /// The request in one piece. Where that takes a copy, the copy is what is held then.
+    fn whole(&mut self, request: &mut Request) -> Result<Bytes, Refusal> {
+        if let Pieces::Several(_) = &request.pieces {
+            let reservation = self.take(request.bytes)?;
+            request.pieces = Pieces::One(request.pieces.joined());
+            self.own = request.bytes;
+            request.hold = Some(Arc::new(reservation));
+        }
+        Ok(request.pieces.joined())
     }
-    Ok(request.pieces.joined())
-}
 
-/// Keeps room in the budget for what is new in `pieces`, and for what they are slices of.
-fn hold(
-    pieces: &[Bytes],
-    before: &Bytes,
-    old: Option<Hold>,
-    budget: &Arc<Budget>,
-) -> Result<Option<Hold>, Refusal> {
-    let is_new = |piece: &&Bytes| !is_slice(piece, before);
-    let new: usize = pieces.iter().filter(is_new).map(Bytes::len).sum();
-    let reservation = room(new, before.len(), budget)?;
-    Ok(Some(match pieces.iter().all(|piece| is_new(&piece)) {
-        true => Arc::new(reservation),
-        false => Arc::new((old, reservation)),
-    }))
-}
+    /// Keeps room for what is new in `pieces`, and for what they are slices of.
+    fn hold(
+        &mut self,
+        pieces: &[Bytes],
+        before: &Bytes,
+        old: Option<Hold>,
+    ) -> Result<Hold, Refusal> {
+        let is_new = |piece: &&Bytes| !is_slice(piece, before);
+        let new: usize = pieces.iter().filter(is_new).map(Bytes::len).sum();
+        let reservation = self.take(new)?;
+        Ok(match pieces.iter().all(|piece| is_new(&piece)) {
+            true => {
+                self.own = new;
+                Arc::new(reservation)
+            }
+            false => {
+                self.own += new;
+                Arc::new((old, reservation))
+            }
+        })
+    }
 
-/// Room for `more` bytes beside the `held` ones of a request.
-fn room(more: usize, held: usize, budget: &Arc<Budget>) -> Result<Reservation, Refusal> {
-    budget.reserve(more).ok_or_else(|| match held.saturating_add(more) > budget.bytes_max() {
-        // Not even alone.
-        true => Refusal::TooLarge {
-            message: format!(
-                "processing a request of {held} bytes takes {more} more, and memory has room for {}",
-                budget.bytes_max()
-            ),
-        },
-        false => Refusal::Exhausted { retry_after: RETRY_AFTER },
-    })
+    /// Beside what is held already.
+    fn take(&self, more: usize) -> Result<Reservation, Refusal> {
+        let held = self.held + self.own;
+        let bytes_max = self.budget.bytes_max();
+        self.budget.reserve(more).ok_or_else(|| match held.saturating_add(more) > bytes_max {
+            // Not even alone.
+            true => Refusal::TooLarge {
+                message: format!(
+                    "processing a request that holds {held} bytes takes {more} more, and memory has \
+                     room for {bytes_max}"
+                ),
+            },
+            false => Refusal::Exhausted { retry_after: fan_out::COME_BACK },
+        })
+    }
 }
-
-/// So long a sender is asked to wait where memory has no room.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Whether the very bytes came out that went in.
 fn is_untouched(pieces: &[Bytes], before: &Bytes) -> bool {
@@ -230,6 +256,7 @@ fn is_untouched(pieces: &[Bytes], before: &Bytes) -> bool {
 #[cfg(test)]
 mod tests {
     use std::task::Poll;
+    use std::time::Duration;
 
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
     use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
@@ -298,7 +325,7 @@ mod tests {
         let request = request(1_000, &budget);
         let before = request.bytes;
         let pipeline = pipeline(vec![Step::Sample(sampler)]);
-        let processed = pipeline.process(request, &budget).await.expect("there is room");
+        let processed = pipeline.process(request, 0, &budget).await.expect("there is room");
         let [(_, left)] = &processed.targets[..] else { panic!("one destination") };
         assert!(left.bytes < before / 4 && left.spans > 10, "{} of {before} bytes", left.bytes);
         assert_eq!(budget.bytes(), left.bytes);
@@ -313,7 +340,7 @@ mod tests {
         let sampler = Sampler::new(settings).expect("a good percentage");
         let steps = vec![Step::Attributes(upsert("a", 1)), Step::Sample(sampler)];
         let pipeline = pipeline(steps);
-        let processed = pipeline.process(request(1_000, &budget), &budget).await;
+        let processed = pipeline.process(request(1_000, &budget), 0, &budget).await;
         let processed = processed.expect("there is room");
         let [(_, left)] = &processed.targets[..] else { panic!("one destination") };
         let held = budget.bytes();
@@ -323,13 +350,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_fits_neither_now_nor_ever_beside_all_that_its_request_holds_is_refused_for_good()
+    {
+        let budget = Arc::new(Budget::new(1 << 20));
+        let request = request(1_000, &budget);
+        let bytes = request.bytes;
+        let pipeline = pipeline(vec![Step::Attributes(upsert("a", 1))]);
+        let refused = async |held, bytes_max| {
+            budget.set_bytes_max(bytes_max);
+            pipeline.process(request.clone(), held, &budget).await.err()
+        };
+        let edited =
+            pipeline.process(request.clone(), bytes, &budget).await.expect("there is room");
+        let new = edited.held;
+        assert_eq!(budget.bytes(), bytes + new, "it says what it holds");
+        // Another request leaves no room for a second one of these.
+        let fits_alone = refused(bytes, bytes + new).await;
+        assert!(matches!(fits_alone, Some(Refusal::Exhausted { .. })), "{fits_alone:?}");
+        drop(edited);
+        assert!(refused(bytes, bytes + new).await.is_none(), "nobody else is there");
+        let never = refused(bytes, bytes + new - 1).await;
+        assert!(matches!(never, Some(Refusal::TooLarge { .. })), "{never:?}");
+        let other = budget.charge(1_000);
+        let never = refused(bytes + 1, bytes + new).await;
+        assert!(matches!(never, Some(Refusal::TooLarge { .. })), "{never:?}");
+        drop(other);
+    }
+
+    #[tokio::test]
     async fn processors_of_one_kind_in_a_row_are_one_pass_and_each_counts() {
         let budget = Arc::new(Budget::new(1 << 20));
         let attributes = |number| Step::Attributes(upsert("a", number));
         let steps = vec![attributes(1), attributes(2), Step::Resource(upsert("a", 3))];
         let pipeline = pipeline(steps);
         assert_eq!(pipeline.stages.0.len(), 2);
-        let processed = pipeline.process(request(10, &budget), &budget).await;
+        let processed = pipeline.process(request(10, &budget), 0, &budget).await;
         let processed = processed.expect("there is room");
         pipeline.took_over(&processed);
         let flows: Vec<_> = pipeline.stages.processors().map(|one| one.flow.read()).collect();
@@ -353,7 +408,7 @@ mod tests {
         let first = async |spans| {
             let request = request(spans, &budget);
             let bytes = request.bytes;
-            let mut processed = std::pin::pin!(pipeline.process(request, &budget));
+            let mut processed = std::pin::pin!(pipeline.process(request, 0, &budget));
             let at_once = std::future::poll_fn(|cx| Poll::Ready(processed.as_mut().poll(cx))).await;
             let is_aside = at_once.is_pending();
             let processed = match at_once {
@@ -367,16 +422,21 @@ mod tests {
         assert_eq!(first(100).await, (false, false));
         assert_eq!(first(30_000).await, (true, true));
     }
-    #[tokio::test]
+
+    /// The clock goes on by itself only while nothing runs on a thread aside.
+    #[tokio::test(start_paused = true)]
     async fn no_more_large_requests_are_edited_at_once_than_there_are_cores() {
         let budget = Arc::new(Budget::new(1 << 26));
         let pipeline = pipeline(vec![Step::Attributes(upsert("a", 1))]);
         let cores = available_parallelism().map_or(1, usize::from);
         let others = TURNS.acquire_many(cores as u32).await.expect("never closed");
         let large = request(30_000, &budget);
-        let mut processed = std::pin::pin!(pipeline.process(large, &budget));
-        let in_time = Duration::from_millis(500);
-        assert!(tokio::time::timeout(in_time, &mut processed).await.is_err(), "it waits");
+        let mut processed = std::pin::pin!(pipeline.process(large, 0, &budget));
+        let a_while = tokio::time::sleep(Duration::from_secs(1));
+        tokio::select! {
+            _ = &mut processed => panic!("it does not wait"),
+            () = a_while => {}
+        }
         drop(others);
         assert!(processed.await.is_ok());
     }

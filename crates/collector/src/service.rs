@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::mem;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use spanwire_config::{self as config, ComponentId, Config};
 use spanwire_model::{Resource, Scope};
 use spanwire_receiver::Budget;
+use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::build::{self, Made, Prepared, Standing};
 use crate::collect::Inlet;
 use crate::exporter::Exporter;
 use crate::intake::Intake;
-use crate::ledger::{DropReason, Ledger, Passage};
+use crate::ledger::{Account, Ledger, Passage};
 use crate::limits;
 use crate::pages;
 use crate::pipeline::{Pipeline, Processor, Stages};
@@ -86,7 +88,8 @@ pub(crate) struct Graph {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shutdown {
-    /// Spans accepted and not sent by the deadline.
+    /// Spans that were held when it began, or taken over after that, and not sent: there was no time,
+    /// or the destination refused them, or did not take them for as long as they are tried.
     pub spans_lost: u64,
     /// Connections of senders that were cut.
     pub connections_cut: usize,
@@ -115,6 +118,8 @@ impl Collector {
     /// parts are built beside the old ones and take over when all of them stand. Destinations that
     /// are gone send what they hold.
     ///
+    /// Whoever does not wait for its end leaves everything as it was.
+    ///
     /// # Errors
     ///
     /// [`StartError`]; then everything runs on as before.
@@ -123,23 +128,14 @@ impl Collector {
         let standing = Standing::of(&lock(&self.graph));
         let mut prepared = build::prepare(&config, &standing).await?;
         let pages = pages::prepare(&config, &standing.pages).await?;
-        // New servers are made for the new limit.
-        let budget = Arc::clone(&lock(&self.graph).budget);
-        let bytes_max = budget.bytes_max();
-        budget.set_bytes_max(prepared.bytes_max);
-        let mut sources = Vec::new();
-        if let Err(error) = build::serve(&mut prepared, &standing, &mut sources).await {
-            budget.set_bytes_max(bytes_max);
-            for source in sources {
-                if standing.serves(&source.port) {
-                    // Requests may have come by it, which went to what stands.
-                    lock(&self.graph).retire(Arc::new(source));
-                } else {
-                    source.receiver.shutdown(Duration::ZERO).await;
-                }
+        let mut attempt = Attempt::new(&self.graph, &standing, prepared.bytes_max);
+        if let Err(error) = build::serve(&mut prepared, &standing, &mut attempt.sources).await {
+            for source in attempt.undo() {
+                source.receiver.shutdown(Duration::ZERO).await;
             }
             return Err(error);
         }
+        let sources = attempt.succeed();
         // From here on nothing fails.
         let mut graph = lock(&self.graph);
         graph.run(config, prepared, sources);
@@ -186,17 +182,18 @@ impl Collector {
         deadline: Duration,
         at_once: impl Future<Output = ()>,
     ) -> Shutdown {
+        let gone_before = {
+            let mut graph = lock(&self.graph);
+            graph.stopping = true;
+            graph.sum(Account::gone)
+        };
         let connections_cut = tokio::select! {
             cut = self.send_all(deadline) => cut,
             () = at_once => 0,
         };
-        let graph = lock(&self.graph);
-        // What is queued still is on its way to being dropped.
-        let lost = |ledger: &Arc<Ledger>| {
-            let account = ledger.read();
-            account.dropped(DropReason::Shutdown) + account.queued
-        };
-        Shutdown { spans_lost: graph.ledgers.values().map(lost).sum(), connections_cut }
+        // What is queued still is about to be dropped.
+        let gone = lock(&self.graph).sum(|account| account.gone() + account.queued);
+        Shutdown { spans_lost: gone - gone_before, connections_cut }
     }
 
     /// Takes no more spans, and sends what it holds, for as long as there is time. Gives the number of
@@ -204,8 +201,7 @@ impl Collector {
     async fn send_all(&self, deadline: Duration) -> usize {
         let end = tokio::time::Instant::now() + deadline.min(DEADLINE_MAX);
         let (sources, exporters) = {
-            let mut graph = lock(&self.graph);
-            graph.stopping = true;
+            let graph = lock(&self.graph);
             let sources: Vec<_> = graph.sources().cloned().collect();
             let exporters: Vec<_> = graph.exporters().cloned().collect();
             (sources, exporters)
@@ -227,6 +223,51 @@ impl Collector {
             exporter.ended(end).await;
         }
         connections_cut
+    }
+}
+
+/// Servers of a configuration that does not run yet, made for its memory limit. Without success, all is
+/// as before once this is dropped, which may be in the middle of making them.
+struct Attempt<'a> {
+    graph: &'a Mutex<Graph>,
+    standing: &'a Standing,
+    sources: Vec<Source>,
+    /// The limit by the configuration that runs, until that of another is to stay.
+    bytes_max_before: Option<usize>,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(graph: &'a Mutex<Graph>, standing: &'a Standing, bytes_max: usize) -> Self {
+        let budget = Arc::clone(&lock(graph).budget);
+        let bytes_max_before = Some(budget.bytes_max());
+        budget.set_bytes_max(bytes_max);
+        Self { graph, standing, sources: Vec::new(), bytes_max_before }
+    }
+
+    fn succeed(mut self) -> Vec<Source> {
+        self.bytes_max_before = None;
+        mem::take(&mut self.sources)
+    }
+
+    /// Gives the servers to which nobody can have sent anything.
+    fn undo(&mut self) -> Vec<Source> {
+        let Some(bytes_max) = self.bytes_max_before.take() else { return Vec::new() };
+        let mut graph = lock(self.graph);
+        graph.budget.set_bytes_max(bytes_max);
+        let (shared, new): (Vec<_>, Vec<_>) =
+            self.sources.drain(..).partition(|source| self.standing.serves(&source.port));
+        // Requests may have come by these, which went to what stands. Without a runtime none of it
+        // goes on, nor can it end in good order.
+        if Handle::try_current().is_ok() {
+            shared.into_iter().for_each(|source| graph.retire(Arc::new(source)));
+        }
+        new
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        drop(self.undo());
     }
 }
 
@@ -311,7 +352,7 @@ impl Graph {
         for (_, source) in gone.collect::<Vec<_>>() {
             self.retire(source);
         }
-        for (id, exporter) in std::mem::replace(&mut self.exporters, exporters) {
+        for (id, exporter) in mem::replace(&mut self.exporters, exporters) {
             match self.exporters.get(&id) {
                 Some(now) if Arc::ptr_eq(now, &exporter) => continue,
                 Some(now) => exporter.hand_over(Arc::clone(now)),
@@ -353,6 +394,11 @@ impl Graph {
 
     fn inlets(&self) -> impl Iterator<Item = (&String, Arc<Intake>)> {
         self.inlets.iter().filter_map(|(name, intake)| Some((name, intake.upgrade()?)))
+    }
+
+    /// Over the accounts of all destinations there ever were.
+    fn sum(&self, spans: impl Fn(&Account) -> u64) -> u64 {
+        self.ledgers.values().map(|ledger| spans(&ledger.read())).sum()
     }
 
     pub(crate) fn stats(&self, now: Instant) -> Stats {
@@ -458,4 +504,46 @@ const DEADLINE_MAX: Duration = Duration::from_hours(24);
 
 pub(crate) fn lock(graph: &Mutex<Graph>) -> std::sync::MutexGuard<'_, Graph> {
     graph.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reload_that_is_not_waited_for_leaves_the_limit_and_the_servers_as_they_were() {
+        let config = |limit_mib: u32, more: &str| {
+            let yaml = format!(
+                "
+receivers: {{ otlp: {{ protocols: {{ grpc: {{ endpoint: 127.0.0.1:0{more} }} }} }} }}
+processors: {{ memory_limiter: {{ check_interval: 1s, limit_mib: {limit_mib} }} }}
+exporters: {{ nop: }}
+service:
+  telemetry: {{ metrics: {{ level: none }} }}
+  pipelines: {{ traces: {{ receivers: [otlp], processors: [memory_limiter], exporters: [nop] }} }}
+"
+            );
+            let source = config::Source::Yaml(yaml);
+            let loaded = Config::load(&[source], &[], &|_| None, config::Compat::Strict);
+            loaded.unwrap_or_else(|report| panic!("{report}")).config
+        };
+        let collector = Collector::start(config(64, "")).await.expect("it starts");
+        let standing = Standing::of(&lock(&collector.graph));
+        let before = (collector.stats().memory, collector.addresses());
+        let other = config(32, ", max_recv_msg_size_mib: 1");
+        let Ok(mut prepared) = build::prepare(&other, &standing).await else { panic!("valid") };
+
+        let mut attempt = Attempt::new(&collector.graph, &standing, prepared.bytes_max);
+        let served = build::serve(&mut prepared, &standing, &mut attempt.sources).await;
+        assert!(served.is_ok() && attempt.sources.len() == 1, "it shares the socket");
+        assert!(collector.stats().memory.max < before.0.max, "the new server is made for less");
+        drop(attempt);
+        assert_eq!((collector.stats().memory, collector.addresses()), before);
+        let graph = lock(&collector.graph);
+        assert_eq!(
+            (graph.sources.len(), graph.sources_left.len()),
+            (1, 1),
+            "what came is answered"
+        );
+    }
 }

@@ -123,6 +123,8 @@ impl Source {
                 accepted: stats.connections_accepted,
                 failed: stats.connections_failed,
                 tls_handshakes_failed: stats.tls_handshakes_failed,
+                unexpected_tls: stats.connections_unexpected_tls,
+                not_grpc: stats.connections_not_grpc,
                 accept_errors: stats.accept_errors,
             },
         }

@@ -65,6 +65,10 @@ pub struct ConnectionStats {
     pub failed: u64,
     /// Of these, by one of the TLS handshake.
     pub tls_handshakes_failed: u64,
+    /// Of these, begun with TLS where none is served.
+    pub unexpected_tls: u64,
+    /// Of these, that spoke neither HTTP/2 nor TLS to the gRPC port: HTTP/1.1, mostly.
+    pub not_grpc: u64,
     /// Times that the system could not hand one over, as too many files are open mostly.
     pub accept_errors: u64,
 }
@@ -76,6 +80,8 @@ impl ConnectionStats {
         self.accepted += other.accepted;
         self.failed += other.failed;
         self.tls_handshakes_failed += other.tls_handshakes_failed;
+        self.unexpected_tls += other.unexpected_tls;
+        self.not_grpc += other.not_grpc;
         self.accept_errors += other.accept_errors;
     }
 }

@@ -3,11 +3,11 @@
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use spanwire_receiver::{Reason, Receiver};
 
-use crate::log::chain;
+use crate::log::{QUIET, chain};
 use crate::stats::{ConnectionStats, MemoryStats, ReceiverStats};
 
 /// Tells what is new of a server since it was last looked at.
@@ -33,9 +33,6 @@ struct Seen {
     /// Why certificate files are not used as they are now.
     unused_files: Vec<String>,
 }
-
-/// So long after a line, looks tell nothing.
-const QUIET: Duration = Duration::from_secs(10);
 
 impl Watch {
     pub(crate) fn look(
@@ -75,6 +72,7 @@ impl Seen {
             let last = self.handshake.as_deref().unwrap_or("its reason is not known");
             news.push(format!("{handshakes} TLS handshakes failed; the last: {last}"));
         }
+        news.extend(other_protocols(now, then));
         let errors = now.accept_errors - then.accept_errors;
         if errors > 0 {
             news.push(format!(
@@ -101,6 +99,7 @@ impl Seen {
             let each = each.collect::<Vec<_>>().join(", ");
             news.push(format!("{} refused for good, by reason: {each}", Requests(sum)));
         }
+        news.extend(self.elsewhere(before));
         if self.unused_files != before.unused_files {
             let message = |why| format!("goes on with the certificates it has: {why}");
             news.extend(self.unused_files.iter().map(message));
@@ -122,6 +121,19 @@ impl Seen {
         })
     }
 
+    /// The first ones only.
+    fn elsewhere(&self, before: &Self) -> Option<String> {
+        let is_new = before.refused_since(&Self::default(), &ELSEWHERE) == 0;
+        let requests = self.refused_since(before, &ELSEWHERE);
+        (is_new && requests > 0).then(|| {
+            format!(
+                "{} refused for a path or method that OTLP does not have: a probe, or a sender with a \
+                 wrong endpoint; any more are only counted",
+                Requests(requests)
+            )
+        })
+    }
+
     /// Requests refused for one of these reasons since then.
     fn refused_since(&self, before: &Self, reasons: &[Reason]) -> u64 {
         let sum = |seen: &Self| -> u64 {
@@ -132,13 +144,33 @@ impl Seen {
     }
 }
 
+/// The first connections only, as a probe may be no better.
+fn other_protocols(now: &ConnectionStats, then: &ConnectionStats) -> Vec<String> {
+    let seen = [
+        (
+            now.not_grpc,
+            then.not_grpc,
+            "speak HTTP/1.1 or nothing known, where gRPC is spoken: an exporter of OTLP/HTTP is to send \
+             to the port for HTTP, mostly 4318",
+        ),
+        (
+            now.unexpected_tls,
+            then.unexpected_tls,
+            "begin with TLS, where none is served: set `tls` of this receiver, or have the sender use \
+             `http://` or `insecure`",
+        ),
+    ];
+    let first = seen.iter().filter(|(now, then, _)| *then == 0 && *now > 0);
+    first
+        .map(|(now, _, what)| format!("connections ({now}) {what}; any more are only counted"))
+        .collect()
+}
+
 /// Nobody but a receiver counts these: what has no room is not read.
 const MEMORY: [Reason; 2] = [Reason::Budget, Reason::SinkExhausted];
 
 /// Faults of senders, or of ours: they do not send it again.
-const FOR_GOOD: [Reason; 10] = [
-    Reason::Path,
-    Reason::Method,
+const FOR_GOOD: [Reason; 8] = [
     Reason::ContentType,
     Reason::ContentEncoding,
     Reason::TooLarge,
@@ -148,6 +180,10 @@ const FOR_GOOD: [Reason; 10] = [
     Reason::SinkTooLarge,
     Reason::SinkInternal,
 ];
+
+/// Mostly those of a load balancer that looks whether the port is open, as long as it stands there. A
+/// sender with a wrong endpoint sends nothing else, so the first ones are told.
+const ELSEWHERE: [Reason; 2] = [Reason::Path, Reason::Method];
 
 /// So many of them.
 struct Requests(u64);
@@ -190,6 +226,19 @@ mod tests {
     }
 
     #[test]
+    fn the_first_connections_of_another_protocol_are_told() {
+        let seen = |not_grpc, unexpected_tls| {
+            let connections =
+                ConnectionStats { not_grpc, unexpected_tls, max: 10, ..ConnectionStats::default() };
+            Seen { connections, ..Seen::default() }
+        };
+        let first = seen(3, 1).news(&seen(0, 0));
+        assert!(first[0].contains("(3) speak HTTP/1.1") && first[0].contains("4318"), "{first:?}");
+        assert!(first[1].contains("(1) begin with TLS"), "{first:?}");
+        assert_eq!(seen(9, 9).news(&seen(3, 1)), Vec::<String>::new());
+    }
+
+    #[test]
     fn certificate_files_are_told_of_when_they_change() {
         let wrong = Seen { unused_files: vec!["server.pem: empty".into()], ..seen(0, 0, 0) };
         assert_eq!(wrong.news(&seen(0, 0, 0)).len(), 1);
@@ -212,5 +261,19 @@ mod tests {
         let for_good = "3 requests refused for good, by reason: 1 too_large, 2 malformed";
         assert_eq!(seen(10, 2, 3).news(&before), [for_good]);
         assert_eq!(seen(0, 1, 0).news(&Seen::default()).len(), 1, "the first look tells, too");
+    }
+
+    #[test]
+    fn of_probes_the_first_ones_are_told() {
+        let seen = |path, method| Seen {
+            refused: vec![("path", path), ("method", method)],
+            ..seen(0, 0, 0)
+        };
+        let first = seen(1, 1).news(&seen(0, 0));
+        assert!(
+            matches!(&first[..], [told] if told.starts_with("2 requests refused for a path or"))
+        );
+        assert_eq!(seen(100, 1).news(&seen(1, 1)), Vec::<String>::new());
+        assert_eq!(seen(100, 1).news(&seen(0, 1)), Vec::<String>::new(), "either is one of them");
     }
 }

@@ -226,6 +226,37 @@ async fn a_shutdown_sends_what_is_held_and_counts_what_it_cannot_send() {
 }
 
 #[tokio::test]
+async fn whatever_a_destination_does_not_take_during_a_shutdown_is_counted_as_lost() {
+    let unavailable: fn(&Received) -> Answer = |_| Err(Refusal::Unavailable { retry_after: None });
+    let invalid: fn(&Received) -> Answer =
+        |_| Err(Refusal::Invalid { message: "too old".to_owned() });
+    let in_part: fn(&Received) -> Answer =
+        |_| Ok(Accepted { rejected_spans: 3, message: "too old".to_owned() });
+    for (answer, lost_each) in [(unavailable, 10), (invalid, 10), (in_part, 3)] {
+        let gate = Arc::new(tokio::sync::Semaphore::new(1));
+        let (destination, _) = destination_behind(&gate, answer).await;
+        let queue = "    sending_queue: { num_consumers: 1 }";
+        let yaml = to(&destination, queue).replace(
+            "retry_on_failure: { initial_interval: 20ms, max_interval: 50ms }",
+            "retry_on_failure: { enabled: false }",
+        );
+        let collector = Collector::start(config(&yaml)).await.expect("it starts");
+        let sender = Sender::new(&collector, Protocol::Grpc);
+        sender.send(request(0, 10), 10).await.expect("the queue takes it");
+        let gone = || {
+            let account = account(&collector, "otlp");
+            account.dropped_in_all() + account.rejected
+        };
+        until("the first is lost before", || gone() == lost_each).await;
+        for round in 1..=5 {
+            sender.send(request(round * 10, 10), 10).await.expect("the queue takes it");
+        }
+        let (report, ()) = tokio::join!(collector.shutdown(PATIENCE), async { gate.close() });
+        assert_eq!(report.spans_lost, 5 * lost_each);
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_came_compressed_goes_out_as_the_very_bytes_it_came_as() {
     let came = Arc::new(std::sync::Mutex::new(Vec::new()));
     let taking = Arc::clone(&came);

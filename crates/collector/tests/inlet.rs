@@ -85,6 +85,34 @@ async fn spans_that_memory_never_has_room_for_are_refused_and_hold_up_no_others(
 }
 
 #[tokio::test]
+async fn spans_that_never_fit_once_they_are_processed_are_lost_and_hold_up_no_others() {
+    let (destination, arrived) = destination(takes_all).await;
+    let value = "x".repeat(2_300);
+    let processors = format!(
+        "processors:
+  memory_limiter: {{ check_interval: 1s, limit_mib: 10 }}
+  attributes: {{ actions: [{{ key: long, value: {value}, action: insert }}] }}
+  probabilistic_sampler: {{ sampling_percentage: 100 }}
+  attributes/2: {{ actions: [{{ key: short, value: x, action: insert }}] }}
+service:\n"
+    );
+    let yaml = to(&destination, "").replace("service:\n", &processors).replace(
+        "exporters: [otlp]",
+        "processors: [memory_limiter, attributes, probabilistic_sampler, attributes/2], exporters: [otlp]",
+    );
+    let collector = Collector::start(config(&yaml)).await.expect("it starts");
+    let inlet = inlet(&collector);
+    // Longer by 4.6 MB, all of which is written anew a second time: of 8 MiB, that is too much.
+    let spans: Vec<_> = (0..2_010).map(span).collect();
+    inlet.collect_batch(&spans[..2_000]).expect("it fits");
+    until("they are lost", || inlet.stats().lost == 2_000).await;
+    inlet.collect_batch(&spans[2_000..]).expect("it fits");
+    let stats = inlet.close(PATIENCE).await;
+    assert_eq!((stats.forwarded, stats.lost), (10, 2_000));
+    until("the others arrive", || arrived.count() == 10).await;
+}
+
+#[tokio::test]
 async fn what_a_pipeline_has_no_room_for_waits_in_the_inlet() {
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let (slow, arrived) = destination_behind(&gate, takes_all).await;

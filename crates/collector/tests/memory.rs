@@ -3,7 +3,7 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use prost::Message as _;
 use spanwire_collector::{Collector, MemoryStats, ReceiverStats};
+use spanwire_receiver::{Accepted, Received, Receiver, Refusal};
 use spanwire_transport::{Compression, Protocol, Retry, SendError, Status};
 use support::*;
 
@@ -112,9 +113,25 @@ async fn a_request_that_never_fits_once_it_is_processed_is_refused_for_good() {
 }
 
 #[tokio::test]
+async fn a_request_of_which_all_pipelines_together_make_too_much_is_refused_for_good() {
+    let (destination, _) = destination(takes_all).await;
+    // Of 8 MiB, either pipeline takes a bit more than half.
+    let yaml = limited(&to(&destination, ""), 10, &[longer_by(45_000)]);
+    let (before, pipeline) = yaml.split_once("traces: ").expect("its pipeline");
+    let pipeline = pipeline.trim_end().strip_suffix(" }").expect("the end of them");
+    let yaml = format!("{before}traces: {pipeline}, traces/2: {pipeline} }}\n");
+    let collector = Collector::start(config(&yaml)).await.expect("it starts");
+    let sender = Sender::new(&collector, Protocol::Grpc);
+    let error = sender.send(request(0, 100), 100).await.expect_err("9 MB of attributes");
+    assert_eq!(error.retry(), Retry::Never, "{error}");
+    assert_eq!(memory(&collector).held, 0);
+    sender.send(request(0, 80), 80).await.expect("it is taken");
+}
+
+#[tokio::test]
 async fn what_is_made_for_the_way_out_is_counted_until_it_has_arrived() {
     let (destination, _, away) = away().await;
-    // Compressed to three quarters, joined as it is short, and rewritten as JSON.
+    // Compressed to three quarters, and joined as it is short.
     let cases = [("gzip", named(0, 1, &noise(200_000)), 140_000), ("none", request(0, 5), 400)];
     for (compression, request, copied) in cases {
         away.store(true, Ordering::Relaxed);
@@ -131,6 +148,36 @@ async fn what_is_made_for_the_way_out_is_counted_until_it_has_arrived() {
         until("it is given back", || memory(&collector).held == 0).await;
         assert_eq!(account(&collector, "otlp").sent, spans);
     }
+}
+
+#[tokio::test]
+async fn what_is_rewritten_as_json_is_counted_until_it_has_arrived() {
+    let away = Arc::new(AtomicBool::new(true));
+    let asked = Arc::clone(&away);
+    let sink = move |_: Received| {
+        let answer = match asked.load(Ordering::Relaxed) {
+            true => Err(Refusal::Unavailable { retry_after: None }),
+            false => Ok(Accepted::default()),
+        };
+        async move { answer }
+    };
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let destination = Receiver::builder().http(any).bind(sink).await.expect("a free port");
+    let yaml = to_address(destination.http_address().expect("served"), "")
+        .replace(
+            "  otlp:\n    endpoint: ",
+            "  otlphttp:\n    encoding: json\n    endpoint: http://",
+        )
+        .replace("exporters: [otlp]", "exporters: [otlphttp]");
+    let collector = Collector::start(config(&yaml)).await.expect("it starts");
+    let request = request(0, 100);
+    let bytes = request.len();
+    Sender::new(&collector, Protocol::Grpc).send(request, 100).await.expect("it is queued");
+    // JSON is longer than protobuf.
+    until("the copy is counted", || memory(&collector).held > 2 * bytes).await;
+    away.store(false, Ordering::Relaxed);
+    until("it is given back", || memory(&collector).held == 0).await;
+    assert_eq!(account(&collector, "otlphttp").sent, 100);
 }
 
 #[tokio::test]

@@ -186,7 +186,7 @@ fn a_gigabyte_that_waits_for_its_destination_takes_its_own_size_of_memory() {
     drop(destination);
     refused(address);
     let ((report, held, peak), looks) = stage.collector.watched(|| {
-        let options = "--rate 400000 --duration 11 --spans-per-request 1000 --settle 0";
+        let options = "--rate 400000 --duration 7 --spans-per-request 1000 --settle 0";
         let report = stage.load(options);
         let peak = stage.collector.memory_peak();
         let held = report.measured.requests_accepted * report.request_bytes as u64;

@@ -207,6 +207,62 @@ async fn sighup_under_load_reloads_what_is_valid_and_says_what_is_not() {
     std::fs::remove_file(&file).expect("it is ours");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_says_all_that_is_wrong_as_a_start_does() {
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let file = scratch("all.yaml");
+    std::fs::write(&file, to_address(nobody, "")).expect("a file");
+    let path = file.to_str().expect("UTF-8");
+    let process = Process::run(command(&["--config", path]), &["grpc"]);
+    let (http, tls) = ("http: { endpoint: 127.0.0.1:0", "cert_file: /no/cert, key_file: /no/key");
+    let wrong = to_address(nobody, "    headers: { content-type: mine }")
+        .replace(http, &format!("{http}, tls: {{ {tls} }}"));
+    std::fs::write(&file, wrong).expect("a file");
+    process.signal("-HUP");
+    until("it is refused", || process.has_said("not reloaded, everything") == 1).await;
+    until("both are told", || {
+        process.has_said("content-type") > 0 && process.has_said("/no/cert") > 0
+    })
+    .await;
+    std::fs::remove_file(&file).expect("it is ours");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_that_loses_spans_is_told_apart_from_one_whose_senders_come_back() {
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let (slow, _) = destination_behind(&gate, takes_all).await;
+    let queue = |size: u32| {
+        format!(
+            "sending_queue: {{ queue_size: {size}, num_consumers: 1, block_on_overflow: false }}"
+        )
+    };
+    let address = slow.grpc_address().expect("served");
+    let other =
+        format!("  otlp/2: {{ endpoint: {address}, tls: {{ insecure: true }}, {} }}", queue(9));
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let yaml = to_address(nobody, &format!("    {}\n{other}", queue(1)))
+        .replace("exporters: [otlp]", "exporters: [otlp, otlp/2]");
+    let process = Process::start(&yaml, &["grpc"]);
+    let url = format!("http://{}", process.address("grpc"));
+    let config = TransportConfig::new(Protocol::Grpc, &url).expect("an address");
+    let transport = Transport::new(&config).expect("settings");
+    let mut refused = 0;
+    for number in 0..100 {
+        let body = Body::new([request(number * 10, 10)], 10);
+        let encoded = transport.encode(&body).await.expect("sendable");
+        refused += u64::from(transport.send(&encoded).await.is_err());
+    }
+    assert!((50..=95).contains(&refused), "{refused} were refused");
+    until("either is told", || {
+        process.has_said("is lost for this one") > 0
+            && process.has_said("senders are asked to come back") >= 2
+    })
+    .await;
+    let wrong = |line: &&String| line.contains("come back") && line.contains("spans_dropped");
+    assert_eq!(process.lines().iter().find(wrong), None, "nothing is lost by that");
+    gate.close();
+}
+
 #[test]
 fn a_memory_limiter_bounds_requests_be_it_a_processor_or_an_extension() {
     let nobody = "127.0.0.1:9".parse().expect("an address");

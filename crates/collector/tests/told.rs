@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -49,6 +50,21 @@ async fn a_failure_names_the_endpoint_and_leaves_out_what_is_zero() {
     assert_eq!(process.has_said("=0"), 0);
 }
 
+/// The address of a server that has one answer to everything.
+fn answers(answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        let mut connections = Vec::new();
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _asked = stream.read(&mut [0; 24]);
+            let _gone = stream.write_all(answer);
+            connections.push(stream);
+        }
+    });
+    address
+}
+
 #[tokio::test]
 async fn a_port_of_another_protocol_is_told_as_one() {
     let any = "127.0.0.1:0".parse().expect("an address");
@@ -56,25 +72,18 @@ async fn a_port_of_another_protocol_is_told_as_one() {
     let other = Receiver::builder().grpc(any).http(any).bind(sink).await.expect("free ports");
     let grpc = other.grpc_address().expect("served");
     let http = other.http_address().expect("served");
-    // Of HTTP/1.1 alone, as many servers are.
-    let old = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let old_address = old.local_addr().expect("its address");
-    std::thread::spawn(move || {
-        for stream in old.incoming() {
-            use std::io::{Read as _, Write as _};
-            let Ok(mut stream) = stream else { return };
-            let _preface = stream.read(&mut [0; 24]);
-            let _gone = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
-        }
-    });
+    // Of HTTP/1.1 alone, and of HTTP/2 alone, which says its SETTINGS, as many servers are.
+    let old = answers(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+    let new = answers(b"\0\0\0\x04\0\0\0\0\0");
     let exporters = format!(
-        "  otlphttp: {{ endpoint: 'http://{grpc}' }}
+        "  otlphttp: {{ endpoint: 'http://{new}' }}
   otlphttp/path: {{ endpoint: 'http://{http}/otlp' }}
-  otlp/old: {{ endpoint: {old_address}, tls: {{ insecure: true }} }}
-  otlp/tls: {{ endpoint: {grpc} }}"
+  otlp/old: {{ endpoint: {old}, tls: {{ insecure: true }} }}
+  otlp/tls: {{ endpoint: {grpc} }}
+  otlphttp/tls: {{ endpoint: 'https://{http}' }}"
     );
     let yaml = to_address(http, &exporters)
-        .replace("[otlp] }", "[otlp, otlphttp, otlphttp/path, otlp/old, otlp/tls] }");
+        .replace("[otlp] }", "[otlp, otlphttp, otlphttp/path, otlp/old, otlp/tls, otlphttp/tls] }");
     let process = Process::start(&yaml, &["grpc"]);
     send_ten(&process).await;
     for (component, advice) in [
@@ -82,7 +91,8 @@ async fn a_port_of_another_protocol_is_told_as_one() {
         ("otlphttp", "the port may be one of gRPC, or want TLS; that of OTLP/HTTP is mostly 4318"),
         ("otlphttp/path", "the path may be wrong: mostly it ends in /v1/traces"),
         ("otlp/old", "the port may be one of OTLP/HTTP, or want TLS; that of gRPC is mostly 4317"),
-        ("otlp/tls", "where no TLS is meant, `http://` or `insecure` says so"),
+        ("otlp/tls", "where no TLS is meant, `tls: {insecure: true}` says so in a collector"),
+        ("otlphttp/tls", "where no TLS is meant, `http://` says so"),
     ] {
         let component = format!("component=\"{component}\"");
         let told = || {
@@ -101,7 +111,7 @@ async fn a_shutdown_that_loses_spans_is_a_failure_and_says_how_many() {
     process.signal("-TERM");
     let status = process.ended();
     assert_eq!(status.code(), Some(1));
-    says(&process, "10 spans were not sent in time, and are lost").await;
+    says(&process, "10 spans were not sent, and are lost").await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use crate::load::Environment;
+use crate::redact;
 use crate::report::Findings;
 use crate::source;
 use crate::tree::{Node, Place, Scalar, Value};
@@ -120,11 +121,10 @@ impl Expander<'_> {
                     rest = &rest[end + 2..];
                 }
                 Some(char) if char.is_ascii_alphabetic() || char == '_' => {
-                    let end = rest.find(|char| !is_name_char(char)).unwrap_or(rest.len());
-                    let name = &rest[..end];
+                    // What follows is not told: it may be the rest of a password.
                     return Err(Wrong::new(
-                        format!("${name} without braces is not expanded"),
-                        format!("write ${{env:{name}}}, or $${name} for the text itself"),
+                        "a name after $ is not expanded without braces",
+                        "write ${env:NAME}, or $$ for the dollar sign itself",
                     ));
                 }
                 _ => out.push('$'),
@@ -154,10 +154,13 @@ impl Expander<'_> {
                 self.variable(name, default, written, place)
             }
             Some(("file", path)) => self.file(path, written, depth),
-            Some((_, default)) if default.starts_with('-') => Err(Wrong::new(
-                format!("${{{written}}} has a default but no scheme"),
-                format!("write ${{env:{written}}}"),
-            )),
+            Some((_, default)) if default.starts_with('-') => {
+                let shown = redact::reference(written);
+                Err(Wrong::new(
+                    format!("${{{shown}}} has a default but no scheme"),
+                    format!("write ${{env:{shown}}}"),
+                ))
+            }
             Some(_) => Err(Wrong::new(
                 format!("${{{written}}} is not supported"),
                 "supported are ${env:NAME}, ${env:NAME:-default} and ${file:PATH}",
@@ -177,7 +180,10 @@ impl Expander<'_> {
             || !name.chars().all(is_name_char)
         {
             return Err(Wrong::new(
-                format!("${{{written}}} does not name an environment variable"),
+                format!(
+                    "${{{}}} does not name an environment variable",
+                    redact::reference(written)
+                ),
                 "a name has letters, digits and underscores, and does not start with a digit",
             ));
         }

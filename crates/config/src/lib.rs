@@ -74,6 +74,7 @@ mod print;
 mod processor;
 mod queue;
 mod receiver;
+mod redact;
 mod report;
 mod secret;
 mod section;

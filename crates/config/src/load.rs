@@ -6,6 +6,7 @@ use crate::expand::Expander;
 use crate::id::ComponentId;
 use crate::merge::{merge, set, split_set, unflatten};
 use crate::places::Places;
+use crate::redact;
 use crate::report::{Diagnostic, Findings, Report};
 use crate::section::{Section, listed, nearest};
 use crate::service::{Defined, Service, Used};
@@ -104,10 +105,10 @@ fn gather(
             continue;
         };
         let name = format!("--set {}", keys.join("."));
-        // The line of a header would show its value.
-        let secret = keys.iter().any(|key| key == "headers" || key.ends_with("_pem"));
-        let shown = if secret { String::new() } else { value.to_owned() };
-        let id = findings.keep_text(name, shown);
+        // As in a file, where the key stands in the line.
+        let written = format!("{}: {value}", keys.join("."));
+        let shown = if redact::line(&written) == written { value } else { "" };
+        let id = findings.keep_text(name, shown.to_owned());
         match yaml::parse(id, value, &mut budget, findings) {
             Ok(value) => merge(&mut map, set(keys, value)),
             Err(failure) => {

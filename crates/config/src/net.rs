@@ -54,7 +54,7 @@ impl Listen {
 /// Reports what keeps `address`, which is in the value of `key`, from being `host:port`.
 pub(crate) fn check_host_port(section: &Section<'_>, key: &str, address: &str) {
     let Err(Wrong { what, help }) = host_port(address) else { return };
-    let message = format!("{} {what}: {}", section.path_of(key), section.shown(key));
+    let message = format!("{} {what}: {}", section.path_of(key), section.shown_url(key));
     section.findings.error_with_help(section.place_of(key), message, help);
 }
 
@@ -142,6 +142,26 @@ pub struct ClientTls {
     pub min_version: TlsVersion,
 }
 
+/// What an endpoint says about TLS.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Tls,
+    PlainText,
+    /// It is by [`ClientTls::is_plain`].
+    Nothing,
+}
+
+impl Asked {
+    /// Whether TLS is spoken with these settings of it.
+    pub(crate) fn is_tls(self, tls: &ClientTls) -> bool {
+        match self {
+            Self::Tls => true,
+            Self::PlainText => false,
+            Self::Nothing => !tls.is_plain(),
+        }
+    }
+}
+
 const UNSUPPORTED: [&str; 4] =
     ["include_system_ca_certs_pool", "cipher_suites", "curve_preferences", "tpm"];
 
@@ -181,15 +201,15 @@ impl ServerTls {
 }
 
 impl ClientTls {
-    /// Whether gRPC is spoken without TLS: by `insecure`, unless an authority is named as well
-    /// (`LoadTLSConfig` of `ClientConfig` in `config/configtls/configtls.go` of the Go Collector) or
-    /// the endpoint begins with `https://`. For HTTP the scheme of the endpoint decides alone.
+    /// Whether gRPC is spoken without TLS where the endpoint says nothing about it: by `insecure`,
+    /// unless an authority is named as well (`LoadTLSConfig` of `ClientConfig` in
+    /// `config/configtls/configtls.go` of the Go Collector).
     #[must_use]
     pub fn is_plain(&self) -> bool {
         self.insecure && self.ca_file.is_none() && self.ca_pem.is_none()
     }
 
-    pub(crate) fn read(section: Section<'_>) -> Self {
+    pub(crate) fn read(section: Section<'_>, asked: Asked) -> Self {
         section.unsupported(&UNSUPPORTED);
         max_version(&section);
         // Go takes an empty text for nothing.
@@ -208,7 +228,12 @@ impl ClientTls {
             server_name_override: text("server_name_override"),
             min_version: min_version(&section),
         };
-        if tls.insecure_skip_verify && !tls.is_plain() {
+        if tls.insecure && asked == Asked::Tls {
+            section.no_effect("insecure", "the endpoint begins with https://, and TLS is spoken");
+        } else if tls.insecure && asked == Asked::Nothing && !tls.is_plain() {
+            section.no_effect("insecure", "an authority is named, and TLS is spoken");
+        }
+        if tls.insecure_skip_verify && asked.is_tls(&tls) {
             section.findings.warning(
                 section.place_of("insecure_skip_verify"),
                 format!("{} accepts any certificate", section.path_of("insecure_skip_verify")),

@@ -3,7 +3,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::headers;
-use crate::net::{ClientTls, check_host_port, host_port};
+use crate::net::{Asked, ClientTls, check_host_port, host_port};
 use crate::queue::{Queue, Retry};
 use crate::secret::Secret;
 use crate::section::Section;
@@ -128,12 +128,23 @@ impl OtlpExporter {
             ("wait_for_ready", "requests wait in the queue"),
         ]);
         let mut exporter = Self::default();
-        exporter.read_common(&section);
         if let Some(endpoint) = endpoint(&section, "endpoint") {
             check_grpc_endpoint(&section, &endpoint);
             exporter.endpoint = endpoint;
         }
-        exporter.tell_tls(&section);
+        let asked = match &exporter.endpoint {
+            url if url.starts_with("https://") => Asked::Tls,
+            path if path.starts_with("unix:") => Asked::PlainText,
+            _ => Asked::Nothing,
+        };
+        exporter.read_common(&section, asked);
+        if exporter.endpoint.starts_with("http://") && asked.is_tls(&exporter.tls) {
+            section.findings.warning(
+                section.place_of("endpoint"),
+                format!("{} says http://, and TLS is spoken", section.path_of("endpoint")),
+                "gRPC is in plain text by tls: {insecure: true} only; write host:port without a scheme",
+            );
+        }
         if let Some(one) = section.choice_beside("compression", &COMPRESSIONS, &["snappy"]) {
             exporter.compression = one;
         }
@@ -179,7 +190,6 @@ impl OtlpExporter {
             ("profiles_endpoint", TRACES),
         ]);
         let mut exporter = Self::http();
-        exporter.read_common(&section);
         exporter.traces_endpoint = section.string("traces_endpoint").filter(|url| !url.is_empty());
         if let Some(url) = &exporter.traces_endpoint {
             check_url(&section, "traces_endpoint", url);
@@ -189,6 +199,9 @@ impl OtlpExporter {
             check_url(&section, "endpoint", &url);
             exporter.endpoint = url;
         }
+        let url = exporter.traces_endpoint.as_ref().unwrap_or(&exporter.endpoint);
+        let asked = if url.starts_with("https://") { Asked::Tls } else { Asked::PlainText };
+        exporter.read_common(&section, asked);
         let others = ["snappy", "x-snappy-framed", "zlib", "deflate", "lz4"];
         if let Some(one) = section.choice_beside("compression", &COMPRESSIONS, &others) {
             exporter.compression = one;
@@ -199,30 +212,9 @@ impl OtlpExporter {
         exporter
     }
 
-    /// Says where gRPC is encrypted against what the configuration looks like.
-    fn tell_tls(&self, section: &Section<'_>) {
-        if self.tls.is_plain() {
-            return;
-        }
-        if self.tls.insecure {
-            let note = format!(
-                "{}::tls::insecure has no effect: an authority is named, and TLS is spoken",
-                section.path
-            );
-            section.findings.note(section.place_of("tls"), &note);
-        }
-        if self.endpoint.starts_with("http://") {
-            section.findings.warning(
-                section.place_of("endpoint"),
-                format!("{} says http://, and TLS is spoken", section.path_of("endpoint")),
-                "gRPC is in plain text by tls: {insecure: true} only; write host:port without a scheme",
-            );
-        }
-    }
-
-    fn read_common(&mut self, section: &Section<'_>) {
+    fn read_common(&mut self, section: &Section<'_>, asked: Asked) {
         if let Some(tls) = section.section("tls") {
-            self.tls = ClientTls::read(tls);
+            self.tls = ClientTls::read(tls, asked);
         }
         self.headers =
             section.raw("headers").map(|node| headers::read(section, node)).unwrap_or_default();
@@ -280,13 +272,16 @@ fn check_grpc_endpoint(section: &Section<'_>, endpoint: &str) {
 fn holds_credentials(section: &Section<'_>, key: &str, url: &str) -> bool {
     let place = section.place_of(key);
     let (holds, place) = match url.split_once("://") {
-        Some((_, rest)) => {
+        Some((scheme, rest)) => {
+            // gRPC has a resolver before the third slash, and mostly none.
+            let rest = rest.trim_start_matches('/');
             let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
             // A password may have a slash in it, and a path an @.
             let is_host = !authority.contains(':')
                 || authority.starts_with('[')
                 || host_port(authority).is_ok();
-            (authority.contains('@') || !is_host && rest.contains('@'), place)
+            let has_path = is_host && scheme != "dns";
+            (authority.contains('@') || !has_path && rest.contains('@'), place)
         }
         // A line shows who comes before the host of a URL as [REDACTED], but this is none.
         None => (url.contains('@'), Place { width: 0, ..place }),
@@ -308,7 +303,7 @@ fn check_url(section: &Section<'_>, key: &str, url: &str) {
     if host.is_some_and(|host| !host.is_empty() && !host.starts_with(':')) {
         return;
     }
-    let message = format!("{} is not a URL: {}", section.path_of(key), section.shown(key));
+    let message = format!("{} is not a URL: {}", section.path_of(key), section.shown_url(key));
     let help = match rest {
         None => "write it with its scheme, such as http://localhost:4318",
         Some(_) => "it has no host; such as http://localhost:4318",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::id::ComponentId;
+use crate::redact;
 use crate::report::{Diagnostic, Severity, Texts};
 use crate::tree::{Node, Place, Value};
 
@@ -50,7 +51,7 @@ impl Setting {
     /// Whether the line it stands in may show a secret.
     fn is_secret(&self) -> bool {
         self.0.iter().any(|key| match key {
-            Key::Name(name) => name == "headers" || name.ends_with("_pem"),
+            Key::Name(name) => redact::is_secret(name),
             Key::Item(_) => false,
         })
     }

@@ -11,12 +11,13 @@ use crate::otlp_exporter::{Encoding, OtlpExporter};
 use crate::processor::{Action, ActionKind, ConvertedType, MemoryLimiter, Mode, Processor, Value};
 use crate::queue::{Queue, Sizer};
 use crate::receiver::{GrpcServer, HttpServer, Receiver};
+use crate::redact;
 use crate::secret::Secret;
 use crate::service::{Level, LogEncoding, Metrics, MetricsLevel, Service};
 
 /// Renders a configuration as YAML with every setting that is in effect, defaults included.
 ///
-/// Secrets show as `[REDACTED]`; but for them, loading the text gives an equal configuration.
+/// Secrets show as `[REDACTED]`, and so do queries of endpoints, which may hold a key; but for them, loading the text gives an equal configuration.
 ///
 /// ```
 /// use spanwire_config::{Config, print};
@@ -243,7 +244,7 @@ fn actions(yaml: &mut Yaml, key: &str, actions: &[Action]) {
 fn exporter(yaml: &mut Yaml, exporter: &Exporter) {
     match exporter {
         Exporter::OtlpGrpc(otlp) => {
-            yaml.text("endpoint", &otlp.endpoint);
+            yaml.text("endpoint", &redact::query_hidden(&otlp.endpoint));
             otlp_exporter(yaml, otlp);
             yaml.optional(otlp.keepalive.as_ref(), |yaml, keepalive| {
                 yaml.map("keepalive", |yaml| {
@@ -254,10 +255,10 @@ fn exporter(yaml: &mut Yaml, exporter: &Exporter) {
         }
         Exporter::OtlpHttp(otlp) => {
             if !otlp.endpoint.is_empty() {
-                yaml.text("endpoint", &otlp.endpoint);
+                yaml.text("endpoint", &redact::query_hidden(&otlp.endpoint));
             }
             yaml.optional(otlp.traces_endpoint.as_deref(), |yaml, url| {
-                yaml.text("traces_endpoint", url);
+                yaml.text("traces_endpoint", &redact::query_hidden(url));
             });
             otlp_exporter(yaml, otlp);
             yaml.text(

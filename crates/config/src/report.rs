@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use crate::load::Compat;
+use crate::redact;
 use crate::tree::Place;
 
 /// How bad a [`Diagnostic`] is.
@@ -29,7 +30,7 @@ impl fmt::Display for Severity {
 /// [`Display`](fmt::Display) renders it over several lines: the message, where it was found, that
 /// line with a mark below it, and what to do. Values that came from the environment are not in it,
 /// but for addresses, paths and names that show to be wrong only when they are used; nor is what
-/// stands behind keys that usually hold secrets.
+/// stands behind keys that usually hold secrets or below headers, or the query of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     severity: Severity,
@@ -192,8 +193,9 @@ impl fmt::Debug for Texts {
 impl Texts {
     fn locate(&self, place: Place) -> Location {
         let (file, text) = self.get(place);
-        let line = lines(text).nth(place.line.saturating_sub(1)).filter(|_| place.width > 0);
-        let snippet = line.map(|line| snip(line, place));
+        let shows = (place.width > 0).then(|| place.line.saturating_sub(1));
+        let line = shows.and_then(|index| redact::line_of(lines(text), index));
+        let snippet = line.map(|line| snip(&line, place));
         Location { file, line: place.line, column: place.column, snippet }
     }
 
@@ -348,12 +350,12 @@ fn in_one_line(text: String) -> String {
     shown
 }
 
-/// The part of `line` around `place`, without what a secret's key holds.
+/// The part of `line` around `place`.
 fn snip(line: &str, place: Place) -> Snippet {
     const CHARS_MAX: usize = 120;
     const CONTEXT: usize = 40;
     // A tab would put the mark at the wrong column, and an escape sequence anything anywhere.
-    let line = hide_secret(line).replace(char::is_control, " ");
+    let line = line.replace(char::is_control, " ");
     let column = place.column.saturating_sub(1);
     let start = if column > CHARS_MAX - CONTEXT { column - CONTEXT } else { 0 };
     let shown: String = line.chars().skip(start).take(CHARS_MAX).collect();
@@ -363,46 +365,9 @@ fn snip(line: &str, place: Place) -> Snippet {
     Snippet { line: shown.trim_end().to_owned(), before, width }
 }
 
-/// Replaces the value in `key: value` if the key is one that usually holds a secret, and who comes
-/// before the host in a URL.
-fn hide_secret(line: &str) -> String {
-    let line = &hide_user(line);
-    const SECRETS: [&str; 9] = [
-        "authorization",
-        "token",
-        "secret",
-        "password",
-        "passwd",
-        "api-key",
-        "api_key",
-        "apikey",
-        "_pem",
-    ];
-    let lower = line.to_ascii_lowercase();
-    let secret = SECRETS.iter().filter_map(|word| lower.find(word)).min();
-    let Some(colon) = secret.and_then(|at| Some(at + line[at..].find(':')?)) else {
-        return line.to_owned();
-    };
-    let value = line[colon + 1..].trim();
-    if value.is_empty() || value.starts_with("${") {
-        return line.to_owned();
-    }
-    format!("{}: [REDACTED]", &line[..colon])
-}
-
-/// Replaces the `user:password` of `scheme://user:password@host`, wherever it ends.
-fn hide_user(line: &str) -> String {
-    match (line.find("://"), line.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            format!("{}[REDACTED]{}", &line[..scheme + 3], &line[at..])
-        }
-        _ => line.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Findings, Severity, hide_secret};
+    use super::{Findings, Severity};
     use crate::load::Compat;
     use crate::tree::Place;
 
@@ -442,20 +407,6 @@ mod tests {
             report.diagnostics()[0].to_string(),
             "error: no \"q\\n\\u{1b}\"\n --> a\\nb:3:6\n  |\n3 |   z:  [2Jq\n  |      ^\n  = help: try\\rr"
         );
-    }
-
-    #[test]
-    fn a_secret_is_not_shown_even_where_its_line_is() {
-        for line in ["  Authorization: Bearer abc", "x_api_key: abc", "{ password: abc }"] {
-            let shown = hide_secret(line);
-            assert!(shown.ends_with(": [REDACTED]") && !shown.contains("abc"), "{shown}");
-        }
-        assert_eq!(
-            hide_secret("endpoint: https://u:p/w@host:1"),
-            "endpoint: https://[REDACTED]@host:1"
-        );
-        let reference = "authorization: ${env:TOKEN}";
-        assert_eq!(hide_secret(reference), reference);
     }
 
     #[test]

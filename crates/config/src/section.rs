@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::duration;
+use crate::redact;
 use crate::report::Findings;
 use crate::secret::Secret;
-use crate::tree::{Entry, Kind, Map, Node, Place, Value};
+use crate::tree::{Entry, Kind, Map, Node, Place, Value, cut};
 
 /// A map of settings, or nothing, which stands for all defaults.
 ///
@@ -106,6 +107,14 @@ impl<'a> Section<'a> {
     /// The value of `key` as messages may quote it.
     pub(crate) fn shown(&self, key: &str) -> String {
         self.map.and_then(|map| map.get(key)).map(|entry| shown(&entry.node)).unwrap_or_default()
+    }
+
+    /// The same where it should be an address: it may hold what no message shows.
+    pub(crate) fn shown_url(&self, key: &str) -> String {
+        match self.map.and_then(|map| map.get(key)).map(|entry| &entry.node.value) {
+            Some(Value::Scalar(scalar)) => format!("{:?}", cut(&redact::url(scalar.quotable()))),
+            _ => self.shown(key),
+        }
     }
 
     fn mismatch(&self, key: &str, entry: &Entry, expected: &str) {

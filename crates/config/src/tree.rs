@@ -95,14 +95,14 @@ impl Scalar {
         Self { text, plain, written: None, not_yaml: None }
     }
 
-    /// What messages may quote, cut to a length that leaves a message readable.
+    /// What messages may quote.
+    pub(crate) fn quotable(&self) -> &str {
+        self.written.as_ref().unwrap_or(&self.text)
+    }
+
+    /// The same as messages have it.
     pub(crate) fn shown(&self) -> String {
-        const CHARS_MAX: usize = 60;
-        let text = self.written.as_ref().unwrap_or(&self.text);
-        match text.char_indices().nth(CHARS_MAX) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text.clone(),
-        }
+        cut(self.quotable())
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -115,6 +115,15 @@ impl Scalar {
             "false" | "False" | "FALSE" => Kind::Bool(false),
             text => number(text).unwrap_or(Kind::Text),
         }
+    }
+}
+
+/// A text of a length that leaves a message readable.
+pub(crate) fn cut(text: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -47,7 +47,13 @@ fn a_set_comes_over_all_sources_with_either_separator() {
 
 #[test]
 fn what_is_wrong_with_a_set_names_it_and_keeps_its_headers_secret() {
-    let sets = ["exporters.debug.verbosity=much", "exporters.debug.headers.x=hunter2"];
+    let sets = [
+        "exporters.debug.verbosity=much",
+        "exporters.debug.headers.x=hunter2",
+        "exporters.debug.token=hunter2$x",
+        "exporters.otlphttp.endpoint=tempo:4318/v1?key=hunter2",
+        "exporters.otlp.endpoint=dns:///user:hunter2@tempo:4317",
+    ];
     let report = load_all(&[yaml(BASE)], &sets, Compat::Strict).unwrap_err().to_string();
     assert!(report.contains("--> --set exporters.debug.verbosity:1:1"), "{report}");
     assert!(report.contains("debug has no key \"headers\""), "{report}");
@@ -333,4 +339,9 @@ fn no_secret_is_printed() {
     let text = print(&config) + &format!("{config:?}");
     assert!(!text.contains("abc") && !text.contains("MII"), "{text}");
     assert!(text.contains("authorization: \"[REDACTED]\"\n"), "{text}");
+    let with_keys = "exporters: {otlp: {endpoint: 'unix:///a?abc'}, otlphttp: \
+                     {endpoint: 'https://a/?api-key=abc', traces_endpoint: 'https://a/t?api-key=abc'}}";
+    let text = print(&with(with_keys).unwrap_or_else(|report| panic!("{report}")).config);
+    assert!(!text.contains("abc"), "{text}");
+    assert_eq!(text.matches("?[REDACTED]").count(), 3, "{text}");
 }

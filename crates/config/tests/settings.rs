@@ -360,26 +360,42 @@ fn tls_needs_pairs_and_knows_its_versions() {
 
 #[test]
 fn what_is_encrypted_against_its_looks_or_with_anybody_is_told() {
-    let warnings = |exporter: &str| {
-        let pipeline = "service: {pipelines: {traces: {exporters: [debug, otlp]}}}";
-        let text = format!("exporters: {{otlp: {exporter}}}\n{pipeline}");
+    let http = "exporters::NAME::endpoint says http://, and TLS is spoken";
+    let any = "exporters::NAME::tls::insecure_skip_verify accepts any certificate";
+    let authority = "insecure has no effect: an authority is named, and TLS is spoken";
+    let scheme = "insecure has no effect: the endpoint begins with https://, and TLS is spoken";
+    let both = "insecure: true, insecure_skip_verify: true";
+    let skip = "insecure_skip_verify: true";
+    // The exporter, its endpoint and TLS, and what is to be warned of and noted.
+    let cases = [
+        ("otlp", "http://a:1", "", Some(http), None),
+        ("otlp", "a:1", skip, Some(any), None),
+        ("otlp", "a:1", both, None, None),
+        ("otlp", "http://a:1", both, None, None),
+        ("otlp", "https://a:1", both, Some(any), Some(scheme)),
+        ("otlp", "https://a:1", "insecure: true", None, Some(scheme)),
+        ("otlp", "https://a:1", "ca_file: '', cert_file: ''", None, None),
+        ("otlp", "a:1", "insecure: true, ca_file: ca.pem", None, Some(authority)),
+        ("otlp", "https://a:1", "insecure: true, ca_file: ca.pem", None, Some(scheme)),
+        ("otlp", "unix:///a", skip, None, None),
+        ("otlphttp", "https://a:1", both, Some(any), Some(scheme)),
+        ("otlphttp", "https://a:1", skip, Some(any), None),
+        ("otlphttp", "http://a:1", both, None, None),
+        ("otlphttp", "http://a:1", skip, None, None),
+        ("otlphttp", "http://a:1', traces_endpoint: 'https://b/t", both, Some(any), Some(scheme)),
+        ("otlphttp", "https://a:1', traces_endpoint: 'http://b/t", both, None, None),
+    ];
+    for (name, endpoint, tls, warning, note) in cases {
+        let text = format!(
+            "exporters: {{{name}: {{endpoint: '{endpoint}', tls: {{{tls}}}}}}}\n\
+             service: {{pipelines: {{traces: {{exporters: [debug, {name}]}}}}}}"
+        );
         let loaded = with(&text).unwrap_or_else(|report| panic!("{report}"));
-        let messages: Vec<_> = messages(&loaded).into_iter().map(str::to_owned).collect();
-        (messages, loaded.config.notes)
-    };
-    let http = "exporters::otlp::endpoint says http://, and TLS is spoken".to_owned();
-    let any = "exporters::otlp::tls::insecure_skip_verify accepts any certificate".to_owned();
-    for (exporter, expected) in [
-        ("{endpoint: 'http://a:1'}", vec![http]),
-        ("{endpoint: 'a:1', tls: {insecure_skip_verify: true}}", vec![any]),
-        ("{endpoint: 'http://a:1', tls: {insecure: true, insecure_skip_verify: true}}", vec![]),
-        ("{endpoint: 'https://a:1', tls: {ca_file: '', cert_file: ''}}", vec![]),
-    ] {
-        assert_eq!(warnings(exporter), (expected, vec![]), "{exporter}");
+        let warning = warning.map(|warning| warning.replace("NAME", name));
+        assert_eq!(messages(&loaded), Vec::from_iter(warning), "{text}");
+        let note = note.map(|note| format!("exporters::{name}::tls::{note} (yaml::1)"));
+        assert_eq!(loaded.config.notes, Vec::from_iter(note), "{text}");
     }
-    let (_, notes) = warnings("{endpoint: 'a:1', tls: {insecure: true, ca_file: ca.pem}}");
-    let told = "exporters::otlp::tls::insecure has no effect: an authority is named";
-    assert!(notes.len() == 1 && notes[0].starts_with(told), "{notes:?}");
 }
 
 #[test]

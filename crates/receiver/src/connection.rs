@@ -192,14 +192,21 @@ async fn serve_peer<S: Sink, P: Peer>(
         let tls = Arc::clone(tls);
         return Box::pin(secured::serve(shared, tls, socket, transport, phase)).await;
     }
-    match protocol {
-        Protocol::Http1 if transport == Transport::Http => {
-            // In a box of its own as well, since most connections are gRPC's or say nothing yet.
-            Box::pin(serve_http1(shared, P::plain(socket), Ending::Silent, phase)).await
+    let io = P::plain(socket);
+    if protocol == Protocol::Tls {
+        shared.counters.connections_unexpected_tls.fetch_add(1, Ordering::Relaxed);
+    }
+    match (protocol, transport) {
+        (Protocol::Http1, Transport::Grpc) => {
+            shared.counters.connections_not_grpc.fetch_add(1, Ordering::Relaxed);
+            Box::pin(h1::turn_away(io)).await
         }
-        // On the gRPC port anything else is HTTP/2 too, and told so in its terms.
-        Protocol::Http1 | Protocol::Http2 => {
-            serve_http2(shared, P::plain(socket), transport, phase).await
+        // In a box of its own as well, since most connections are gRPC's or say nothing yet.
+        (Protocol::Http1 | Protocol::Tls, Transport::Http) => {
+            Box::pin(serve_http1(shared, io, Ending::Silent, phase)).await
+        }
+        (Protocol::Http2, _) | (Protocol::Tls, Transport::Grpc) => {
+            serve_http2(shared, io, transport, phase).await
         }
     }
 }

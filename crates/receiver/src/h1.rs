@@ -12,8 +12,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use ::http::StatusCode;
-use bytes::BufMut as _;
+use ::http::header::CONTENT_TYPE;
+use ::http::{HeaderValue, Method, Response, StatusCode};
+use bytes::{BufMut as _, Bytes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 
@@ -68,6 +69,19 @@ pub(crate) async fn serve<S: Sink>(
         }
         _ => Ok(()),
     }
+}
+
+/// Ends a connection of one who has mistaken the gRPC port for that of HTTP.
+pub(crate) async fn turn_away(io: impl Io) -> io::Result<()> {
+    let mut wire = Wire { io, input: Vec::new(), taken: 0 };
+    let text = Bytes::from_static(b"this port speaks gRPC: OTLP/HTTP has another, mostly 4318\n");
+    let mut response = Response::new(text);
+    *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    wire.write(Writer::default().response(&response, &Method::POST, true)).await?;
+    linger(wire.io).await;
+    Err(io::ErrorKind::InvalidData.into())
 }
 
 /// What a peer may still be sending when its connection ends in order.

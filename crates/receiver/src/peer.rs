@@ -25,6 +25,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 pub(crate) enum Protocol {
     Http1,
     Http2,
+    Tls,
 }
 
 /// A connection as the operating system hands it over.
@@ -35,8 +36,9 @@ pub(crate) trait Peer: Io + 'static {
     /// Sets what a connection should have from the start.
     fn prepare(&self) {}
 
-    /// Tells HTTP/2 from HTTP/1 by the start of HTTP/2's preface, RFC 9113 section 3.4; `None` if the
-    /// peer said nothing and is gone. The bytes stay to be read.
+    /// Tells HTTP/2 from HTTP/1 by the start of HTTP/2's preface, RFC 9113 section 3.4, and TLS by its
+    /// first record, RFC 8446 section 5.1; `None` if the peer said nothing and is gone. The bytes stay
+    /// to be read.
     fn speaks(&mut self) -> impl Future<Output = io::Result<Option<Protocol>>> + Send;
 
     /// Takes what has arrived, before a connection is closed that said too little for too long.
@@ -88,9 +90,11 @@ impl Peer for TcpStream {
     }
 }
 
-/// `None` while `start` may become either.
+/// `None` while `start` may become several.
 fn protocol(start: &[u8]) -> Option<Protocol> {
-    if !PREFACE.starts_with(start) {
+    if start.first() == Some(&HANDSHAKE) {
+        Some(Protocol::Tls)
+    } else if !PREFACE.starts_with(start) {
         Some(Protocol::Http1)
     } else if start.len() == PREFACE.len() {
         Some(Protocol::Http2)
@@ -100,3 +104,6 @@ fn protocol(start: &[u8]) -> Option<Protocol> {
 }
 
 const PREFACE: &[u8; 4] = b"PRI ";
+
+/// The type of a record of TLS.
+const HANDSHAKE: u8 = 22;

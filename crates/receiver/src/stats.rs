@@ -109,6 +109,10 @@ pub struct Stats {
     /// Those of them whose TLS handshake failed: no TLS, no version or cipher in common, no
     /// certificate that is trusted, too slow.
     pub tls_handshakes_failed: u64,
+    /// Those that began with TLS where none is served.
+    pub connections_unexpected_tls: u64,
+    /// Those that spoke neither HTTP/2 nor TLS to the gRPC port: HTTP/1.1, mostly.
+    pub connections_not_grpc: u64,
     /// Times the operating system refused to hand over a connection.
     pub accept_errors: u64,
     /// Bytes of requests being read, decoded or held by the sink now; if the receiver's
@@ -168,6 +172,8 @@ pub(crate) struct Counters {
     pub(crate) connections_accepted: AtomicU64,
     pub(crate) connections_failed: AtomicU64,
     pub(crate) tls_handshakes_failed: AtomicU64,
+    pub(crate) connections_unexpected_tls: AtomicU64,
+    pub(crate) connections_not_grpc: AtomicU64,
     pub(crate) accept_errors: AtomicU64,
 }
 
@@ -187,6 +193,8 @@ impl Counters {
             connections_accepted: get(&self.connections_accepted),
             connections_failed: get(&self.connections_failed),
             tls_handshakes_failed: get(&self.tls_handshakes_failed),
+            connections_unexpected_tls: get(&self.connections_unexpected_tls),
+            connections_not_grpc: get(&self.connections_not_grpc),
             accept_errors: get(&self.accept_errors),
             in_flight_bytes,
         }

@@ -258,6 +258,22 @@ async fn bytes_of_another_protocol_end_their_connection_and_no_other() {
     }
     until(|| receiver.stats().connections_open == 0).await;
     assert_eq!(post(&receiver, PROTOBUF, &wire(1)).await.status, 200);
+    let stats = receiver.stats();
+    assert_eq!((stats.connections_failed, stats.connections_unexpected_tls), (8, 2));
+    assert_eq!(stats.connections_not_grpc, 3);
+}
+
+/// Faults 73.
+#[tokio::test]
+async fn a_request_of_http_1_to_the_grpc_port_is_told_that_there_is_another() {
+    let receiver = start(take_all).await;
+    let mut http = Http1::connect(receiver.grpc_address()).await;
+    http.send(&[head(PROTOBUF, wire(1).len()), wire(1)].concat()).await;
+    let answer = http.answer().await;
+    assert_eq!(answer.status, 421);
+    assert!(String::from_utf8_lossy(&answer.body).contains("4318"));
+    assert!(http.closes().await);
+    assert_eq!(receiver.stats().connections_not_grpc, 1);
 }
 
 #[tokio::test]

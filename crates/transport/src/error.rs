@@ -18,12 +18,12 @@ pub(crate) type Source = Box<dyn Error + Send + Sync>;
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
-    /// No connection could be made, so the collector has seen nothing of the body. The sources
+    /// No connection could be made, so the destination has seen nothing of the body. The sources
     /// say why: refused, no such name, a timeout and where, or what is wrong with a certificate.
     #[error("no connection to the destination")]
     Connect(#[source] Source),
-    /// The proxy refused to open a tunnel to the collector, which has seen nothing of the body.
-    /// Its status decides as the same status of a collector would: 407 (credentials missing or
+    /// The proxy refused to open a tunnel to the destination, which has seen nothing of the body.
+    /// Its status decides as the same status of a destination would: 407 (credentials missing or
     /// wrong) is final.
     #[error("the proxy {proxy} refused a tunnel to the destination: HTTP {status}")]
     Proxy {
@@ -32,7 +32,7 @@ pub enum SendError {
         /// The proxy's HTTP status.
         status: u16,
     },
-    /// The connection failed before a whole answer arrived. The collector may have taken the
+    /// The connection failed before a whole answer arrived. The destination may have taken the
     /// spans; sent again, they may arrive twice, which OTLP accepts ("Duplicate Data").
     #[error("no answer from the destination")]
     Disconnect(#[source] Source),
@@ -43,30 +43,30 @@ pub enum SendError {
         /// The request timeout that ran out.
         after: Duration,
     },
-    /// The collector may take the same bytes later.
+    /// The destination may take the same bytes later.
     #[error("destination unavailable: {status}{}", suffix(message))]
     Throttle {
-        /// What the collector answered.
+        /// What the destination answered.
         status: Status,
         /// The least time to wait, if it gave one: `RetryInfo` or `Retry-After`.
         retry_after: Option<Duration>,
         /// What it said beside.
         message: Option<Box<str>>,
     },
-    /// The collector refused this payload for good.
+    /// The destination refused this payload for good.
     #[error("destination rejected the batch: {status}{}", suffix(message))]
     Reject {
-        /// What the collector answered.
+        /// What the destination answered.
         status: Status,
         /// What it said beside.
         message: Option<Box<str>>,
     },
-    /// The payload is larger than the collector takes: HTTP 413, or RESOURCE_EXHAUSTED without
+    /// The payload is larger than the destination takes: HTTP 413, or RESOURCE_EXHAUSTED without
     /// `RetryInfo`, which may also stand for a spent quota. A smaller payload may pass; this one
     /// will not.
     #[error("batch too large for the destination: {status}{}", suffix(message))]
     Oversize {
-        /// What the collector answered.
+        /// What the destination answered.
         status: Status,
         /// What it said beside.
         message: Option<Box<str>>,
@@ -102,7 +102,7 @@ impl SendError {
         }
     }
 
-    /// The limit that the collector named, in bytes, in its own words about a request too large
+    /// The limit that the destination named, in bytes, in its own words about a request too large
     /// for it. It holds for a request before compression, in the form it was sent in: protobuf or
     /// JSON.
     ///
@@ -143,7 +143,14 @@ impl SendError {
             Self::Connect(source)
                 if source.downcast_ref().is_some_and(ConnectError::is_without_tls) =>
             {
-                Some("where no TLS is meant, `http://` or `insecure` says so")
+                Some(match is_grpc {
+                    // In a collector's exporter `http://` changes nothing for gRPC.
+                    true => {
+                        "where no TLS is meant, `tls: {insecure: true}` says so in a collector, and \
+                         `http://` in a client"
+                    }
+                    false => "where no TLS is meant, `http://` says so",
+                })
             }
             Self::Disconnect(source) if is_grpc && is_no_http2(&**source) => {
                 Some("the port may be one of OTLP/HTTP, or want TLS; that of gRPC is mostly 4317")

@@ -3,8 +3,9 @@
 mod detail;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
+use std::fmt;
+use std::io::{self, BufWriter, Write};
+use std::rc::Rc;
 use std::time::Instant;
 
 use spanwire_codec::view::{self, AnyValue, KeyValue, ResourceSpans, ScopeSpans, Span};
@@ -30,8 +31,7 @@ impl Debug {
         let requests: Vec<_> = items.iter().map(|item| item.request.pieces.clone()).collect();
         let written = tokio::task::spawn_blocking(move || {
             let pieces = requests.iter().flat_map(Pieces::iter).map(|piece| &piece[..]);
-            let text = self.text(&pieces.collect::<Vec<_>>().concat());
-            io::stdout().lock().write_all(text.as_bytes())
+            self.write(&pieces.collect::<Vec<_>>().concat(), io::stdout().lock())
         });
         match written.await {
             Ok(Ok(())) => {
@@ -43,17 +43,17 @@ impl Debug {
         }
     }
 
-    fn text(self, request: &[u8]) -> String {
-        let mut text = String::new();
-        // A string takes whatever is written to it.
-        let _infallible = match view::Request::parse(request) {
-            Ok(request) => self.write(&request, &mut text),
-            Err(malformed) => writeln!(text, "malformed request: {malformed}"),
-        };
-        text
+    /// Writes part by part, as all of it may be many times as long as the request.
+    fn write(self, request: &[u8], out: impl Write) -> io::Result<()> {
+        let mut out = BufWriter::with_capacity(PART_BYTES, out);
+        match view::Request::parse(request) {
+            Ok(request) => self.show(&request, &mut out)?,
+            Err(malformed) => writeln!(out, "malformed request: {malformed}")?,
+        }
+        out.flush()
     }
 
-    fn write(self, request: &view::Request<'_>, out: &mut String) -> fmt::Result {
+    fn show(self, request: &view::Request<'_>, out: &mut dyn Write) -> io::Result<()> {
         let mut traces = Traces::default();
         for resource in request.resource_spans() {
             for scope in resource.scope_spans() {
@@ -70,10 +70,13 @@ impl Debug {
     }
 }
 
+/// What is written at once.
+const PART_BYTES: usize = 64 << 10;
+
 fn lost(items: Vec<Item>, message: &str, shared: &Shared) {
     let spans = items.iter().map(|item| item.request.spans).sum();
     shared.health.failed(message, Instant::now());
-    shared.log.failed(&shared.id, message, spans);
+    shared.log.failed(message, spans);
     items.into_iter().for_each(|item| item.claim.dropped(DropReason::Internal, message));
 }
 
@@ -115,7 +118,7 @@ impl<'a> Traces<'a> {
         self.spans.push((span, origin));
     }
 
-    fn write(&self, detailed: bool, out: &mut String) -> fmt::Result {
+    fn write(&self, detailed: bool, out: &mut dyn Write) -> io::Result<()> {
         for id in &self.order {
             let spans = &self.of[id];
             write!(out, "trace ")?;
@@ -132,7 +135,7 @@ impl<'a> Traces<'a> {
 
     /// Walks the tree without recursion: parents may form rings, and chains of any length. What no
     /// root leads to starts a tree of its own.
-    fn write_trace(&self, spans: &[usize], detailed: bool, out: &mut String) -> fmt::Result {
+    fn write_trace(&self, spans: &[usize], detailed: bool, out: &mut dyn Write) -> io::Result<()> {
         let id = |span: usize| self.spans[span].0.span_id().unwrap_or_default();
         let present: HashSet<[u8; 8]> = spans.iter().map(|&span| id(span)).collect();
         let mut children: HashMap<[u8; 8], Vec<usize>> = HashMap::new();
@@ -149,12 +152,13 @@ impl<'a> Traces<'a> {
         children.values_mut().for_each(|spans| spans.sort_by_key(by_start));
         roots.sort_by_key(by_start);
 
+        let indent_max = if detailed { INDENT_MAX_DETAILED } else { INDENT_MAX };
         let mut shown = HashSet::new();
         let mut starts: Vec<usize> = spans.to_vec();
         starts.reverse();
         starts.extend(roots.into_iter().rev());
         while let Some(start) = starts.pop() {
-            let mut left = vec![(start, String::new(), true, true)];
+            let mut left = vec![(start, Rc::<str>::from(""), true, true)];
             while let Some((span, indent, is_last, is_root)) = left.pop() {
                 if !shown.insert(span) {
                     continue;
@@ -165,12 +169,15 @@ impl<'a> Traces<'a> {
                     (false, false) => ("├─ ", "│  "),
                 };
                 write!(out, "  {indent}{branch}")?;
-                let below = if indent.len() > INDENT_MAX { indent } else { indent + below };
+                let below: Rc<str> = match indent.len() > indent_max {
+                    true => indent,
+                    false => [&*indent, below].concat().into(),
+                };
                 self.write_span(span, &below, detailed, out)?;
                 let of_this = children.get(&id(span)).map(Vec::as_slice).unwrap_or_default();
                 let of_this = of_this.iter().filter(|child| !shown.contains(child));
                 for (place, &child) in of_this.rev().enumerate() {
-                    left.push((child, below.clone(), place == 0, false));
+                    left.push((child, Rc::clone(&below), place == 0, false));
                 }
             }
         }
@@ -182,17 +189,17 @@ impl<'a> Traces<'a> {
         span: usize,
         indent: &str,
         detailed: bool,
-        out: &mut String,
-    ) -> fmt::Result {
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
         let (span, origin) = &self.spans[span];
         let texts = if detailed { usize::MAX } else { CHARACTERS_MAX };
         let nanos = span.end_time_unix_nano().saturating_sub(span.start_time_unix_nano());
         printable(span.name(), texts, out)?;
         write!(out, "  {}  {}  [", kind(span.kind()), Millis(nanos))?;
         printable(self.origins[*origin].service, texts, out)?;
-        out.write_char(']')?;
+        out.write_all(b"]")?;
         if let Some(status) = span.status().filter(|status| status.code() == STATUS_ERROR) {
-            out.write_str("  ERROR ")?;
+            out.write_all(b"  ERROR ")?;
             printable(status.message(), texts, out)?;
         }
         if detailed {
@@ -201,7 +208,7 @@ impl<'a> Traces<'a> {
         }
         let mut attributes = span.attributes();
         for attribute in attributes.by_ref().take(ATTRIBUTES_SHOWN) {
-            out.write_str("  ")?;
+            out.write_all(b"  ")?;
             write_attribute(&attribute, out)?;
         }
         let more = attributes.count();
@@ -214,6 +221,9 @@ impl<'a> Traces<'a> {
 
 /// Bytes of indentation after which a tree grows no further to the right.
 const INDENT_MAX: usize = 120;
+
+/// The same where each attribute has a line, and so the indentation of its span.
+const INDENT_MAX_DETAILED: usize = 40;
 
 /// Attributes on the line of a span that is not shown in full.
 const ATTRIBUTES_SHOWN: usize = 4;
@@ -251,14 +261,14 @@ impl fmt::Display for Millis {
     }
 }
 
-fn hex(bytes: &[u8], out: &mut String) -> fmt::Result {
+fn hex(bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
     bytes.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
 }
 
 /// A line has room for the size of what holds others.
-fn write_attribute(attribute: &KeyValue<'_>, out: &mut String) -> fmt::Result {
+fn write_attribute(attribute: &KeyValue<'_>, out: &mut dyn Write) -> io::Result<()> {
     printable(attribute.key(), CHARACTERS_MAX, out)?;
-    out.write_char('=')?;
+    out.write_all(b"=")?;
     match attribute.value() {
         AnyValue::String(text) => printable(text, CHARACTERS_MAX, out),
         AnyValue::Bytes(bytes) => write!(out, "{} bytes", bytes.len()),
@@ -269,30 +279,33 @@ fn write_attribute(attribute: &KeyValue<'_>, out: &mut String) -> fmt::Result {
 }
 
 /// A value that holds no others.
-fn write_plain(value: AnyValue<'_>, out: &mut String) -> fmt::Result {
+fn write_plain(value: AnyValue<'_>, out: &mut dyn Write) -> io::Result<()> {
     match value {
         AnyValue::Bool(value) => write!(out, "{value}"),
         AnyValue::Int(value) => write!(out, "{value}"),
         AnyValue::Double(value) => write!(out, "{value}"),
         AnyValue::Bytes(bytes) => hex(bytes, out),
         AnyValue::String(text) => printable(text, usize::MAX, out),
-        AnyValue::Empty | AnyValue::Array(_) | AnyValue::Map(_) => out.write_char('-'),
+        AnyValue::Empty | AnyValue::Array(_) | AnyValue::Map(_) => out.write_all(b"-"),
     }
 }
 
 /// Text of a peer, which must not steer the terminal, up to a number of characters.
-fn printable(text: &[u8], characters_max: usize, out: &mut String) -> fmt::Result {
+fn printable(text: &[u8], characters_max: usize, out: &mut dyn Write) -> io::Result<()> {
     let text = String::from_utf8_lossy(text);
-    let mut characters = text.chars();
-    for character in characters.by_ref().take(characters_max) {
-        match character.is_control() {
-            true => write!(out, "{}", character.escape_default())?,
-            false => out.write_char(character)?,
+    let end = text.char_indices().nth(characters_max).map_or(text.len(), |(end, _)| end);
+    for part in text[..end].split_inclusive(char::is_control) {
+        match part.chars().next_back().filter(|last| last.is_control()) {
+            Some(control) => {
+                let plain = &part[..part.len() - control.len_utf8()];
+                write!(out, "{plain}{}", control.escape_default())?;
+            }
+            None => out.write_all(part.as_bytes())?,
         }
     }
-    match characters.next() {
-        Some(_) => out.write_char('…'),
-        None => Ok(()),
+    match end < text.len() {
+        true => out.write_all("…".as_bytes()),
+        false => Ok(()),
     }
 }
 
@@ -330,7 +343,13 @@ mod tests {
         EncodedResource::new(&resource).put_header(scope.field_len(framed.len()), &mut request);
         scope.put_header(framed.len(), &mut request);
         request.extend_from_slice(&framed);
-        debug.text(&request)
+        text(debug, &request)
+    }
+
+    fn text(debug: Debug, request: &[u8]) -> String {
+        let mut text = Vec::new();
+        debug.write(request, &mut text).expect("memory takes all");
+        String::from_utf8(text).expect("UTF-8")
     }
 
     #[test]
@@ -367,6 +386,60 @@ db.system.name=postgresql
         assert_eq!(shown(Debug::Normal, &chain).matches("step").count(), 20_000);
     }
 
+    /// Where what is written is only measured.
+    #[derive(Default)]
+    struct Measured {
+        bytes: usize,
+        largest: usize,
+        longest_line: usize,
+    }
+
+    impl Write for &mut Measured {
+        fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+            self.bytes += part.len();
+            self.largest = self.largest.max(part.len());
+            let lines = part.split(|&byte| byte == b'\n').map(<[u8]>::len);
+            self.longest_line = lines.fold(self.longest_line, usize::max);
+            Ok(part.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_many_times_as_long_as_its_request_is_written_in_parts() {
+        use opentelemetry_proto::tonic::common::v1::KeyValue;
+        use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, TracesData};
+        use prost::Message as _;
+
+        const DEPTH: u64 = 40;
+        const ATTRIBUTES: usize = 100_000;
+        let span = |id: u64| Span {
+            trace_id: vec![1; 16],
+            span_id: id.to_be_bytes().to_vec(),
+            parent_span_id: if id == 1 { Vec::new() } else { (id - 1).to_be_bytes().to_vec() },
+            attributes: match id == DEPTH {
+                true => vec![KeyValue::default(); ATTRIBUTES],
+                false => Vec::new(),
+            },
+            ..Span::default()
+        };
+        let spans = (1..=DEPTH).map(span).collect();
+        let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+        let resource_spans = vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }];
+        let request = TracesData { resource_spans }.encode_to_vec();
+        let mut measured = Measured::default();
+        Debug::Detailed.write(&request, &mut measured).expect("it takes all");
+        let Measured { bytes, largest, longest_line } = measured;
+        assert!(bytes > 10 * request.len(), "{bytes} bytes of {}", request.len());
+        assert!(largest <= PART_BYTES, "{largest} bytes at once");
+        let each = bytes / ATTRIBUTES;
+        assert!(each < 60, "{each} bytes for each attribute");
+        assert!(longest_line < 200, "{longest_line}");
+    }
+
     #[test]
     fn detailed_is_all_there_is() {
         use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -386,7 +459,7 @@ db.system.name=postgresql
             value: Some(value(of)),
             ..KeyValue::default()
         };
-        let text = |text: &str| Value::StringValue(text.to_owned());
+        let string = |text: &str| Value::StringValue(text.to_owned());
         let stack = format!("at {}\nend", "x".repeat(300));
         let nested = Value::KvlistValue(KeyValueList {
             values: vec![one(
@@ -411,7 +484,7 @@ db.system.name=postgresql
             events: vec![Event {
                 time_unix_nano: 2_000_000,
                 name: "exception".to_owned(),
-                attributes: vec![one("exception.stacktrace", text(&stack))],
+                attributes: vec![one("exception.stacktrace", string(&stack))],
                 dropped_attributes_count: 5,
             }],
             dropped_events_count: 6,
@@ -419,7 +492,7 @@ db.system.name=postgresql
                 trace_id: vec![0xCD; 16],
                 span_id: vec![3; 8],
                 trace_state: "other=2".to_owned(),
-                attributes: vec![one("why", text("retry"))],
+                attributes: vec![one("why", string("retry"))],
                 dropped_attributes_count: 7,
                 flags: 1,
             }],
@@ -440,8 +513,8 @@ db.system.name=postgresql
             resource_spans: vec![ResourceSpans {
                 resource: Some(Resource {
                     attributes: vec![
-                        one("host.name", text("a")),
-                        one("service.name", text("shop")),
+                        one("host.name", string("a")),
+                        one("service.name", string("shop")),
                     ],
                     dropped_attributes_count: 10,
                     ..Resource::default()
@@ -470,8 +543,8 @@ attributes dropped: 7
             link = "cd".repeat(16),
             stack = "x".repeat(300),
         );
-        assert_eq!(Debug::Detailed.text(&request.encode_to_vec()), expected);
-        let normal = Debug::Normal.text(&request.encode_to_vec());
+        assert_eq!(text(Debug::Detailed, &request.encode_to_vec()), expected);
+        let normal = text(Debug::Normal, &request.encode_to_vec());
         assert!(normal.contains("nested=a map of 1"), "{normal}");
     }
 
@@ -504,7 +577,7 @@ attributes dropped: 7
                 ..Default::default()
             }],
         };
-        let text = Debug::Detailed.text(&request.encode_to_vec());
+        let text = text(Debug::Detailed, &request.encode_to_vec());
         let brackets = "[".repeat(16);
         assert!(text.contains(&format!("deep={brackets}…{}", "]".repeat(16))), "{text}");
     }

@@ -105,7 +105,7 @@ impl File {
                 Ok(Ok(beside)) => {
                     if let Some(error) = beside {
                         let message = format!("written, but not moved aside as it should: {error}");
-                        shared.log.failed(&shared.id, &message, 0);
+                        shared.log.failed(&message, 0);
                     }
                     shared.health.succeeded(Instant::now());
                     items.into_iter().for_each(|item| item.claim.sent(0, None));
@@ -120,7 +120,7 @@ impl File {
                 return lost(items, &message, shared);
             }
             shared.health.failed(&message, Instant::now());
-            shared.log.failed(&shared.id, &message, 0);
+            shared.log.failed(&message, 0);
             pauses.pause(PAUSE).await;
             if shared.heir().is_some() {
                 return items;
@@ -160,7 +160,7 @@ fn line(requests: &[Pieces]) -> Result<Bytes, Malformed> {
 fn lost(items: Vec<Item>, message: &str, shared: &Shared) -> Vec<Item> {
     let spans = items.iter().map(|item| item.request.spans).sum();
     shared.health.failed(message, Instant::now());
-    shared.log.failed(&shared.id, message, spans);
+    shared.log.failed(message, spans);
     items.into_iter().for_each(|item| item.claim.dropped(DropReason::WriteFailed, message));
     Vec::new()
 }

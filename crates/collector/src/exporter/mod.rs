@@ -121,14 +121,16 @@ pub(crate) struct Shared {
     /// is used up and they have to be refused.
     room: Room,
     /// What is on its way at once, so that a destination that is stuck leaves memory to the others.
-    way: Room,
+    in_flight: Room,
     /// Of the process: what copies of spans on their way are charged to.
     budget: Arc<Budget>,
     consumers: Arc<Semaphore>,
     pub(crate) health: Health,
     pub(crate) log: Failures,
-    /// Requests for which there was no room, apart from what keeps the queue full.
-    full: Failures,
+    /// Requests for which there was no room, apart from what keeps the queue full: those whose spans
+    /// are lost here, and those whose spans are the senders' still.
+    shed: Failures,
+    refused: Failures,
     end: watch::Receiver<End>,
 }
 
@@ -190,13 +192,14 @@ impl Exporter {
         let shared = Arc::new(Shared {
             places: Arc::new(Semaphore::new(settings.capacity.min(CAPACITY_MAX))),
             room: Room::new(bytes_max),
-            way: Room::new(bytes_max / WAY_PART),
+            in_flight: Room::new(bytes_max / IN_FLIGHT_PART),
             budget,
             consumers: Arc::new(Semaphore::new(settings.consumers.min(CONSUMERS_MAX))),
             ledger,
             health: Health::default(),
-            log: Failures::of(destination.endpoint()),
-            full: Failures::default(),
+            log: Failures::of(&id, destination.endpoint()),
+            shed: Failures::of(&id, None),
+            refused: Failures::of(&id, None),
             end: ended.clone(),
             id,
             settings,
@@ -227,7 +230,8 @@ impl Exporter {
     /// Logs what was only counted, and that nothing is taken, if the time for it has come.
     pub(crate) fn tell(&self, now: Instant) {
         self.shared.log.flush(now);
-        self.shared.full.flush(now);
+        self.shared.shed.flush(now);
+        self.shared.refused.flush(now);
         if let Some(silent) = self.shared.health.news(now, self.account().queued) {
             tracing::warn!(component = self.id(), "{silent}");
         }
@@ -269,7 +273,7 @@ impl Exporter {
     /// What the queue may hold from now on, in bytes.
     pub(crate) fn resize(&self, bytes_max: usize) {
         self.shared.room.resize(bytes_max);
-        self.shared.way.resize(bytes_max / WAY_PART);
+        self.shared.in_flight.resize(bytes_max / IN_FLIGHT_PART);
     }
 
     /// Takes a request if there is room at once, here or at whoever stands in this one's place.
@@ -325,16 +329,16 @@ impl Exporter {
         self.shared.ledger.shed(request.spans);
         let full = self.full_by(request);
         let message =
-            format!("its queue is {full}: what other destinations take is lost for this one");
-        self.shared.full.failed(self.id(), &message, request.spans);
+            format_args!("its queue is {full}: what other destinations take is lost for this one");
+        self.shared.shed.failed(message, request.spans);
     }
 
     /// The spans are the sender's still.
     pub(crate) fn refuse(&self, request: &Request) {
         self.shared.ledger.refused(request.spans);
-        let message =
-            format!("its queue is {}: senders are asked to come back", self.full_by(request));
-        self.shared.full.failed(self.id(), &message, 0);
+        let full = self.full_by(request);
+        let message = format_args!("its queue is {full}: senders are asked to come back");
+        self.shared.refused.failed(message, 0);
     }
 
     /// What leaves no room for a request, as far as that is so still.
@@ -425,7 +429,7 @@ impl Shared {
 }
 
 /// Requests on their way hold half of what the queue may hold, in bytes, or are one request.
-const WAY_PART: usize = 2;
+const IN_FLIGHT_PART: usize = 2;
 
 /// Requests on their way at once, whatever the configuration asks for.
 const CONSUMERS_MAX: usize = 1 << 16;
@@ -439,7 +443,7 @@ async fn work(
     let batching = shared.settings.batch;
     let mut batcher =
         batching.map(|batching| (Batcher::new(batching.limits, Strategy::Hybrid), batching));
-    let mut on_their_way = JoinSet::new();
+    let mut in_flight = JoinSet::new();
     let mut taken = Vec::new();
     let mut hurries = false;
     loop {
@@ -456,7 +460,7 @@ async fn work(
             count = items.recv_many(&mut taken, TAKEN_AT_ONCE) => if count == 0 { break },
             () = until(due) => {}
         }
-        while on_their_way.try_join_next().is_some() {}
+        while in_flight.try_join_next().is_some() {}
         let now = Instant::now();
         let mut complete = Vec::new();
         for mut item in taken.drain(..) {
@@ -479,15 +483,15 @@ async fn work(
             complete.extend(due.map(|batch| shared.batched(batch)));
         }
         for items in complete {
-            start(items, &mut on_their_way, &shared).await;
+            start(items, &mut in_flight, &shared).await;
         }
     }
     if let Some((batcher, _)) = &mut batcher {
         while let Some(batch) = batcher.flush() {
-            start(shared.batched(batch), &mut on_their_way, &shared).await;
+            start(shared.batched(batch), &mut in_flight, &shared).await;
         }
     }
-    while on_their_way.join_next().await.is_some() {}
+    while in_flight.join_next().await.is_some() {}
 }
 
 /// Items that one look at the queue takes.
@@ -502,12 +506,12 @@ async fn until(due: Option<Instant>) {
 
 /// Sends a batch as soon as a consumer is free, and memory for what is on its way. Meanwhile the queue
 /// fills.
-async fn start(items: Vec<Item>, on_their_way: &mut JoinSet<()>, shared: &Arc<Shared>) {
+async fn start(items: Vec<Item>, in_flight: &mut JoinSet<()>, shared: &Arc<Shared>) {
     let mut replaced = shared.end.clone();
     let bytes = items.iter().map(|item| item.request.bytes).sum();
     let mut consumer = pin!(async {
         let consumer = Arc::clone(&shared.consumers).acquire_owned().await.ok()?;
-        Some((consumer, shared.way.take(bytes).await?))
+        Some((consumer, shared.in_flight.take(bytes).await?))
     });
     let free = tokio::select! {
         biased;
@@ -527,14 +531,14 @@ async fn start(items: Vec<Item>, on_their_way: &mut JoinSet<()>, shared: &Arc<Sh
     let Some(consumer) = consumer else { return };
     // What waits for a consumer is in the queue still.
     items.iter_mut().for_each(|item| item.place = None);
-    let in_flight = shared.ledger.on_its_way();
+    let counted = shared.ledger.in_flight();
     let shared = Arc::clone(shared);
-    on_their_way.spawn(async move {
-        let _underway = shared.health.underway();
+    in_flight.spawn(async move {
+        let _watched = shared.health.in_flight();
         while !items.is_empty() {
             let left = shared.destination.deliver(items, &shared).await;
             items = shared.hand_on(left);
         }
-        drop((in_flight, consumer));
+        drop((counted, consumer));
     });
 }

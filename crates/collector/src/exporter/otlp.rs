@@ -247,7 +247,7 @@ fn spans(items: &[Item]) -> usize {
 }
 
 fn log(shared: &Shared, message: &str, spans_dropped: usize) {
-    shared.log.failed(&shared.id, message, spans_dropped);
+    shared.log.failed(message, spans_dropped);
 }
 
 #[cfg(test)]

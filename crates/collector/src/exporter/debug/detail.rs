@@ -1,6 +1,6 @@
 //! All that is in a span, and where it comes from.
 
-use std::fmt::{self, Write as _};
+use std::io::{self, Write};
 
 use spanwire_codec::view::{AnyValue, KeyValue, Span};
 
@@ -8,7 +8,7 @@ use super::{Origin, hex, printable, write_plain};
 
 impl Origin<'_> {
     /// Its resource and its scope, under the number that its spans have.
-    pub(super) fn write(&self, place: usize, out: &mut String) -> fmt::Result {
+    pub(super) fn write(&self, place: usize, out: &mut dyn Write) -> io::Result<()> {
         let number = format!("#{}", place + 1);
         write!(out, "  {number} resource")?;
         if let Some(resource) = self.resource.resource() {
@@ -20,7 +20,7 @@ impl Origin<'_> {
         if let Some(scope) = self.scope.scope() {
             for part in [scope.name(), scope.version()] {
                 if !part.is_empty() {
-                    out.write_char(' ')?;
+                    out.write_all(b" ")?;
                     printable(part, usize::MAX, out)?;
                 }
             }
@@ -33,11 +33,11 @@ impl Origin<'_> {
 }
 
 /// What the line of a span leaves out, each line behind `indent`.
-pub(super) fn write(span: &Span<'_>, indent: &str, out: &mut String) -> fmt::Result {
+pub(super) fn write(span: &Span<'_>, indent: &str, out: &mut dyn Write) -> io::Result<()> {
     write!(out, "{indent}span ")?;
     hex(&span.span_id().unwrap_or_default(), out)?;
     if let Some(parent) = span.parent_span_id() {
-        out.write_str("  parent ")?;
+        out.write_all(b"  parent ")?;
         hex(&parent, out)?;
     }
     context(span.flags(), span.trace_state(), out)?;
@@ -52,12 +52,12 @@ pub(super) fn write(span: &Span<'_>, indent: &str, out: &mut String) -> fmt::Res
     };
     write!(out, "  status {code}")?;
     if let Some(message) = status.map(|status| status.message()).filter(|text| !text.is_empty()) {
-        out.write_str(": ")?;
+        out.write_all(b": ")?;
         printable(message, usize::MAX, out)?;
     }
     writeln!(out)?;
     for one in span.attributes() {
-        out.write_str(indent)?;
+        out.write_all(indent.as_bytes())?;
         attribute(&one, out)?;
         writeln!(out)?;
     }
@@ -73,7 +73,7 @@ pub(super) fn write(span: &Span<'_>, indent: &str, out: &mut String) -> fmt::Res
     for link in span.links() {
         write!(out, "{indent}link to trace ")?;
         hex(&link.trace_id().unwrap_or_default(), out)?;
-        out.write_str(" span ")?;
+        out.write_all(b" span ")?;
         hex(&link.span_id().unwrap_or_default(), out)?;
         context(link.flags(), link.trace_state(), out)?;
         attributes(link.attributes(), out)?;
@@ -83,14 +83,14 @@ pub(super) fn write(span: &Span<'_>, indent: &str, out: &mut String) -> fmt::Res
     dropped_line(indent, "links", span.dropped_links_count(), out)
 }
 
-fn context(flags: u32, trace_state: &[u8], out: &mut String) -> fmt::Result {
+fn context(flags: u32, trace_state: &[u8], out: &mut dyn Write) -> io::Result<()> {
     if flags != 0 {
         write!(out, "  flags {flags:#x}")?;
     }
     text("trace state", trace_state, out)
 }
 
-fn text(name: &str, text: &[u8], out: &mut String) -> fmt::Result {
+fn text(name: &str, text: &[u8], out: &mut dyn Write) -> io::Result<()> {
     if text.is_empty() {
         return Ok(());
     }
@@ -99,55 +99,58 @@ fn text(name: &str, text: &[u8], out: &mut String) -> fmt::Result {
 }
 
 /// What the sender says that it left out.
-fn dropped(what: &str, count: u32, out: &mut String) -> fmt::Result {
+fn dropped(what: &str, count: u32, out: &mut dyn Write) -> io::Result<()> {
     match count {
         0 => Ok(()),
         count => write!(out, "  {what} dropped: {count}"),
     }
 }
 
-fn dropped_line(indent: &str, what: &str, count: u32, out: &mut String) -> fmt::Result {
+fn dropped_line(indent: &str, what: &str, count: u32, out: &mut dyn Write) -> io::Result<()> {
     match count {
         0 => Ok(()),
         count => writeln!(out, "{indent}{what} dropped: {count}"),
     }
 }
 
-fn attributes<'a>(attributes: impl Iterator<Item = KeyValue<'a>>, out: &mut String) -> fmt::Result {
+fn attributes<'a>(
+    attributes: impl Iterator<Item = KeyValue<'a>>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     for one in attributes {
-        out.write_str("  ")?;
+        out.write_all(b"  ")?;
         attribute(&one, out)?;
     }
     Ok(())
 }
 
-fn attribute(attribute: &KeyValue<'_>, out: &mut String) -> fmt::Result {
+fn attribute(attribute: &KeyValue<'_>, out: &mut dyn Write) -> io::Result<()> {
     printable(attribute.key(), usize::MAX, out)?;
-    out.write_char('=')?;
+    out.write_all(b"=")?;
     value(attribute.value(), DEPTH_MAX, out)
 }
 
 /// `depth` is how many values may be within each other here.
-fn value(of: AnyValue<'_>, depth: usize, out: &mut String) -> fmt::Result {
+fn value(of: AnyValue<'_>, depth: usize, out: &mut dyn Write) -> io::Result<()> {
     match of {
-        AnyValue::Array(_) | AnyValue::Map(_) if depth == 0 => out.write_char('…'),
+        AnyValue::Array(_) | AnyValue::Map(_) if depth == 0 => out.write_all("…".as_bytes()),
         AnyValue::Array(values) => {
-            out.write_char('[')?;
+            out.write_all(b"[")?;
             for (place, one) in values.enumerate() {
-                out.write_str(if place == 0 { "" } else { ", " })?;
+                out.write_all(if place == 0 { b"" } else { b", " })?;
                 value(one, depth - 1, out)?;
             }
-            out.write_char(']')
+            out.write_all(b"]")
         }
         AnyValue::Map(values) => {
-            out.write_char('{')?;
+            out.write_all(b"{")?;
             for (place, one) in values.enumerate() {
-                out.write_str(if place == 0 { "" } else { ", " })?;
+                out.write_all(if place == 0 { b"" } else { b", " })?;
                 printable(one.key(), usize::MAX, out)?;
-                out.write_char('=')?;
+                out.write_all(b"=")?;
                 value(one.value(), depth - 1, out)?;
             }
-            out.write_char('}')
+            out.write_all(b"}")
         }
         plain => write_plain(plain, out),
     }
