@@ -140,13 +140,16 @@ impl Server {
     }
 }
 
+/// What a connection may hold. Queues hold half of the memory and what is on its way a quarter: a
+/// sender that is alone shall wait for room in them before it is refused.
+pub(crate) fn connection_bytes_max(memory: usize) -> usize {
+    memory - memory / 8
+}
+
 /// The protocol that is not served has the same limit, and no user of it.
-///
-/// A connection may hold three quarters of the memory: half is what queues hold, and a sender that
-/// is alone shall wait for room in them before it is refused.
 fn request_bytes_max(builder: Builder, bytes: usize, memory: usize) -> Builder {
     let builder = builder.grpc_request_bytes_max(bytes).http_request_bytes_max(bytes);
-    builder.connection_bytes_max(memory / 4 * 3)
+    builder.connection_bytes_max(connection_bytes_max(memory))
 }
 
 fn of_grpc(grpc: &config::GrpcServer, mut builder: Builder) -> Builder {

@@ -8,7 +8,7 @@ use spanwire_receiver::{BindError, Coding, Reason, Receiver};
 
 use crate::intake::{Feed, Intake};
 use crate::limits;
-use crate::server::{Protocol, Server};
+use crate::server::{Protocol, Server, connection_bytes_max};
 use crate::sockets::Socket;
 use crate::stats::{ConnectionStats, MemoryStats, ReceiverStats};
 use crate::watch::Watch;
@@ -34,7 +34,7 @@ impl Plan {
             Server::Grpc(grpc) => grpc.max_recv_msg_size_bytes,
             Server::Http(http) => http.max_request_body_size,
         };
-        let is_bound = bytes_max / 4 * 3 < request_bytes_max.saturating_mul(2);
+        let is_bound = connection_bytes_max(bytes_max) < request_bytes_max.saturating_mul(2);
         Self { server, keeps, bytes_max: is_bound.then_some(bytes_max) }
     }
 }

@@ -125,6 +125,38 @@ fn in_a_control_group_senders_are_refused_before_the_system_kills_the_collector(
     assert_eq!(group.kills(), 0);
 }
 
+/// Its queue is full, and so is the room for what is on its way: there has to be some left for what
+/// waits.
+#[test]
+fn a_few_that_send_faster_than_the_destination_takes_wait_and_are_not_refused() {
+    let _alone = endurance::alone();
+    let run = Run::random();
+    let sink = Sink::new(&[run], Conduct::Paced(100_000));
+    let runtime = Runtime::new().expect("a runtime");
+    let destination = runtime.block_on(sink.serve(any()));
+    let address = destination.grpc_address().expect("served");
+    let queue = "sending_queue: { num_consumers: 100, queue_size: 10000 }";
+    let settings = format!("tls: {{ insecure: true }}, compression: none, timeout: 30s, {queue}");
+    let collector = BUDGET.start(&format!("otlp: {{ endpoint: \"{address}\", {settings} }}"));
+    let time = lasting(Duration::from_secs(4)).as_secs();
+    let options =
+        format!("--rate max --in-flight-max 8 --spans-per-request 1000 --duration {time}");
+    let (report, looks) = collector.watched(|| {
+        let load = load(&options, &collector, run, sink.ledger(0));
+        let report = load.run(&Stop::default(), drop).expect("a report");
+        collector.settled();
+        report
+    });
+    let (bytes, requests) = (report.request_bytes as u64, report.measured.requests_accepted);
+    assert!(
+        bytes * requests > 64 << 20,
+        "{bytes} bytes, {requests} times: the memory was not full"
+    );
+    assert_eq!((report.measured.requests_failed(), astray(&[&report])), (0, (0, 0)), "{report}");
+    looks.assert_balanced();
+    collector.ends_well();
+}
+
 /// Two loads that together bring five times as much as the destination takes.
 fn five_times_too_much(what: &str, room: &Room, loads: [&str; 2]) -> [Report; 2] {
     const TAKEN_PER_SECOND: u32 = 20_000;

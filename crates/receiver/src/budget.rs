@@ -109,18 +109,18 @@ impl Budget {
     /// What all may have together where a connection has `own` of it, all for one request if
     /// `is_one`.
     ///
-    /// The last quarter is for those who hold less than the others: a few that send without end must
+    /// The last eighth is for those who hold less than the others: a few that send without end must
     /// not leave nothing to the rest, who come again and again. What is the part of each counts one
     /// more than there are, so that there is room for one that holds nothing yet. A request that would
     /// never fit otherwise may have it as well: there cannot be two of that size.
     fn fair_bytes_max(&self, own: usize, is_one: bool) -> usize {
         let bytes_max = self.bytes_max();
         let holders = self.holders.load(Ordering::Relaxed);
-        let left_to_others = bytes_max - bytes_max / 4;
+        let without_last = bytes_max - bytes_max / 8;
         let is_small = own <= bytes_max / holders.saturating_add(1);
-        match is_small || is_one && own > left_to_others {
+        match is_small || is_one && own > without_last {
             true => bytes_max,
-            false => left_to_others,
+            false => without_last,
         }
     }
 }
@@ -332,10 +332,10 @@ mod tests {
         let mut held = noisy.reserve(50).expect("50 of 60 are free");
         assert!(noisy.reserve(11).is_none());
         assert!(!held.grow(11));
-        let other = quiet.reserve(25).expect("up to three quarters");
+        let other = quiet.reserve(37).expect("up to seven eighths");
         // The share has room now, and the budget has not: neither is taken from.
         assert!(noisy.reserve(10).is_none());
-        assert_eq!(budget.bytes(), 75);
+        assert_eq!(budget.bytes(), 87);
         drop(other);
         assert!(noisy.reserve(10).is_some());
         drop(held);
@@ -364,7 +364,7 @@ mod tests {
     fn a_few_that_want_everything_leave_room_for_one_that_comes_late() {
         for noisy in [1, 2, 8, 64] {
             let budget = Arc::new(Budget::new(6500));
-            let share = || Share::new(6500 / 4 * 3, 6500, Arc::clone(&budget));
+            let share = || Share::new(6500 / 8 * 7, 6500, Arc::clone(&budget));
             let shares: Vec<_> = (0..noisy).map(|_| share()).collect();
             let mut held = Vec::new();
             // One after the other takes more, until none gets any.
@@ -377,10 +377,10 @@ mod tests {
                 }
             }
             let late = share();
-            let part = 6500 / (noisy + 2).max(4);
+            let part = 6500 / (noisy + 2).max(8);
             let first = late.reserve(part / 2).expect("room for one that holds nothing");
             let second = late.reserve(part / 2).expect("and for its next request");
-            assert!(budget.bytes() >= 6500 / 4 * 3, "no more is kept than that");
+            assert!(budget.bytes() >= 6500 / 8 * 7, "no more is kept than that");
             drop((first, second));
             drop((held, shares));
             assert_eq!((budget.bytes(), budget.holders.load(Ordering::Relaxed)), (0, 0));
@@ -394,7 +394,7 @@ mod tests {
         let share = || Share::new(750, 1000, Arc::clone(&budget));
         let shares: Vec<_> = (0..20).map(|_| share()).collect();
         let held: Vec<_> = shares.iter().filter_map(|share| share.reserve(120)).collect();
-        assert_eq!(held.len(), 7, "of which six fill three quarters");
+        assert_eq!(held.len(), 7, "more than seven eighths would be taken");
         assert!(share().reserve(100).is_some());
         drop(held);
         // One that fits by itself only is not kept out for good by whoever else is there.

@@ -210,8 +210,8 @@ impl Builder {
     /// connection's only one.
     ///
     /// Where several connections hold requests, those with more than an equal part leave the last
-    /// quarter of the budget to the others. Only a single request that three quarters have no room
-    /// for may take of it.
+    /// eighth of the budget to the others. Only a single request that does not fit into the rest may
+    /// take of it.
     pub fn connection_bytes_max(mut self, bytes: usize) -> Self {
         self.settings.connection_bytes_max = Some(bytes);
         self

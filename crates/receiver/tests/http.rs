@@ -326,7 +326,7 @@ async fn a_full_budget_asks_the_peer_to_come_back_before_the_body_is_read() {
     let (gate, mut arrivals, answers) = Gate::new();
     let body = wire(1000);
     let receiver = start_with(gate, |builder| room_for(3, body.len(), builder)).await;
-    // The last quarter is not for requests as large as these.
+    // The last eighth is not for requests as large as these.
     let mut held = Vec::new();
     for _ in 0..2 {
         let mut http = Http1::connect(receiver.http_address()).await;
