@@ -326,12 +326,18 @@ async fn reload(collector: &Collector, sources: &Sources, log: &Log) {
         Ok(Loaded { config, warnings, places }) => {
             tell_in_log(&config, &warnings);
             let logs = config.service.telemetry.logs.clone();
-            let found = check(&config).await;
-            let reloaded = match found.is_empty() {
-                true => collector.reload(config).await.map_err(|error| vec![error]),
-                false => Err(found),
-            };
-            reloaded.map(|()| logs).map_err(|found| report(&places, &found).to_string())
+            match collector.reload(config.clone()).await {
+                Ok(()) => Ok(logs),
+                // Whoever has to look at the file once more shall see all that is wrong in it. Asked
+                // only now, as what stays as it is may be what could not be made again.
+                Err(error) => {
+                    let mut found = check(&config).await;
+                    if !found.iter().any(|other| other.to_string() == error.to_string()) {
+                        found.insert(0, error);
+                    }
+                    Err(report(&places, &found).to_string())
+                }
+            }
         }
         Err(report) => Err(report),
     };

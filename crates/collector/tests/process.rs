@@ -227,6 +227,28 @@ async fn a_reload_says_all_that_is_wrong_as_a_start_does() {
     std::fs::remove_file(&file).expect("it is ours");
 }
 
+/// As where a secret is taken away once it was read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_does_not_ask_again_for_what_stays_as_it_is() {
+    let nobody = "127.0.0.1:9".parse().expect("an address");
+    let (file, key) = (scratch("kept.yaml"), scratch("kept.pem"));
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key");
+    std::fs::write(&key, signed.cert.pem()).expect("a file");
+    let tls = format!("tls: {{ ca_file: {} }}", key.display());
+    let yaml = to_address(nobody, "").replace("tls: { insecure: true }", &tls);
+    std::fs::write(&file, &yaml).expect("a file");
+    let path = file.to_str().expect("UTF-8");
+    let process = Process::run(command(&["--config", path]), &["grpc"]);
+    std::fs::remove_file(&key).expect("it is ours");
+    let http = "http: { endpoint: 127.0.0.1:0";
+    let changed = yaml.replace(http, &format!("{http}, max_request_body_size: 1000000"));
+    std::fs::write(&file, changed).expect("a file");
+    process.signal("-HUP");
+    until("it is reloaded", || process.has_said("reloaded") == 1).await;
+    assert_eq!(process.has_said("not reloaded"), 0, "{:?}", process.lines());
+    std::fs::remove_file(&file).expect("it is ours");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_that_loses_spans_is_told_apart_from_one_whose_senders_come_back() {
     let gate = Arc::new(tokio::sync::Semaphore::new(0));

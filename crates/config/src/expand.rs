@@ -134,8 +134,8 @@ impl Expander<'_> {
         Ok(out)
     }
 
-    /// What `${written}` stands for. Messages quote it as written: what it names may itself come
-    /// from the environment.
+    /// What `${written}` stands for. Messages quote from it as written: what it names may itself
+    /// come from the environment.
     fn reference(
         &mut self,
         written: &str,
@@ -154,17 +154,21 @@ impl Expander<'_> {
                 self.variable(name, default, written, place)
             }
             Some(("file", path)) => self.file(path, written, depth),
-            Some((_, default)) if default.starts_with('-') => {
-                let shown = redact::reference(written);
-                Err(Wrong::new(
-                    format!("${{{shown}}} has a default but no scheme"),
-                    format!("write ${{env:{shown}}}"),
-                ))
+            Some((_, rest)) => {
+                // What follows may be the default of a shell, or a URL with a password.
+                let scheme = written.split_once(':').map_or(written, |(scheme, _)| scheme);
+                let scheme = redact::reference(scheme);
+                Err(match rest.starts_with('-') {
+                    true => Wrong::new(
+                        format!("${{{scheme}:-…}} has a default but no scheme"),
+                        format!("write ${{env:{scheme}:-…}}"),
+                    ),
+                    false => Wrong::new(
+                        format!("${{{scheme}:…}} is not supported"),
+                        "supported are ${env:NAME}, ${env:NAME:-default} and ${file:PATH}",
+                    ),
+                })
             }
-            Some(_) => Err(Wrong::new(
-                format!("${{{written}}} is not supported"),
-                "supported are ${env:NAME}, ${env:NAME:-default} and ${file:PATH}",
-            )),
         }
     }
 
@@ -191,7 +195,7 @@ impl Expander<'_> {
         if value.is_none() {
             self.findings.warning(
                 place,
-                format!("${{{written}}} is not set, so this is empty"),
+                format!("${{{}}} is not set, so this is empty", redact::reference(written)),
                 "set the environment variable, or give a default: ${env:NAME:-default}",
             );
         }
@@ -264,7 +268,7 @@ impl Wrong {
     }
 }
 
-fn is_name_char(char: char) -> bool {
+pub(crate) fn is_name_char(char: char) -> bool {
     char.is_ascii_alphanumeric() || char == '_'
 }
 

@@ -1,5 +1,7 @@
 //! What messages and lines show where a secret stands, or may stand.
 
+use crate::expand::is_name_char;
+
 /// Whether all that stands below a key is secret.
 pub(crate) fn is_secret(key: &str) -> bool {
     key == "headers" || key.ends_with("_pem")
@@ -8,7 +10,7 @@ pub(crate) fn is_secret(key: &str) -> bool {
 /// The line at `index` as it may be shown: without what stands behind a key that usually holds a
 /// secret, or below one that does always, and without who comes before the host of a URL, and its query.
 pub(crate) fn line_of<'a>(lines: impl Iterator<Item = &'a str>, index: usize) -> Option<String> {
-    // How far the key is indented that is being looked into.
+    // How far the key is indented that is being looked into, and how many brackets are open there.
     let mut secret = None;
     for (at, line) in lines.enumerate() {
         let text = line.trim_start_matches([' ', '\t', '-']);
@@ -16,14 +18,19 @@ pub(crate) fn line_of<'a>(lines: impl Iterator<Item = &'a str>, index: usize) ->
             continue;
         }
         let lead = &line[..line.len() - text.len()];
-        // A tab may be any number of columns.
-        secret = secret.filter(|&indent| lead.len() > indent || lead.contains('\t'));
+        // A tab may be any number of columns, and within brackets indentation means nothing.
+        let flow = line.trim_start().starts_with(['{', '[']);
+        secret = secret.filter(|&(indent, open)| {
+            open > 0 || flow || lead.len() > indent || lead.contains('\t')
+        });
         if at == index {
             return Some(if secret.is_some() { below_secret(line) } else { self::line(line) });
         }
-        if secret.is_none() && opens_secret(text) {
-            secret = Some(lead.len());
-        }
+        secret = match secret {
+            Some((indent, open)) if open > 0 || flow => Some((indent, brackets(text, open))),
+            Some(block) => Some(block),
+            None => opens_secret(text).map(|colon| (lead.len(), brackets(&text[colon..], 0))),
+        };
     }
     None
 }
@@ -52,7 +59,9 @@ pub(crate) fn line(line: &str) -> String {
 
 /// A URL, or a value that should be one.
 pub(crate) fn url(url: &str) -> String {
-    let (scheme, rest) = url.split_at(url.find("://").map_or(0, |at| at + 3));
+    // Behind a user or a query it is the scheme of another URL in the line.
+    let scheme = url.find("://").filter(|&at| !url[..at].contains(['@', '?']));
+    let (scheme, rest) = url.split_at(scheme.map_or(0, |at| at + 3));
     let query = query_of(rest);
     match rest.rfind('@') {
         // A password may have a question mark in it, and a query an @.
@@ -70,11 +79,12 @@ pub(crate) fn query_hidden(url: &str) -> String {
     }
 }
 
-/// The name in a reference such as `env:NAME:-default`: the default may be the secret itself.
+/// The name in a reference such as `env:NAME:-default`: what follows it may be the secret itself.
 pub(crate) fn reference(written: &str) -> String {
-    match written.split_once('-') {
-        Some((name, _)) => format!("{name}-…"),
-        None => written.to_owned(),
+    let rest = written.strip_prefix("env:").unwrap_or(written).trim_start_matches(is_name_char);
+    match written.strip_suffix(rest) {
+        Some(name) if !rest.is_empty() => format!("{name}…"),
+        _ => written.to_owned(),
     }
 }
 
@@ -91,35 +101,69 @@ fn headers(line: &str) -> Option<usize> {
     line.match_indices("headers").map(|(at, _)| at).find(|&at| !line[..at].ends_with('_'))
 }
 
-fn opens_secret(line: &str) -> bool {
-    let key = headers(line).or_else(|| line.find("_pem"));
-    key.is_some_and(|at| line[at..].contains(':'))
+/// Where the colon is behind a key that has secrets below it.
+fn opens_secret(line: &str) -> Option<usize> {
+    let key = headers(line).or_else(|| line.find("_pem"))?;
+    Some(key + line[key..].find(':')?)
+}
+
+/// How many brackets are open behind a line. A quote that goes on in the next line counts as one
+/// that is never closed: better too much is hidden than too little.
+fn brackets(line: &str, mut open: usize) -> usize {
+    let (mut quote, mut before) = (None, ' ');
+    let mut chars = line.chars();
+    while let Some(char) = chars.next() {
+        match (quote, char) {
+            (None, '{' | '[') => open += 1,
+            (None, '}' | ']') => open = open.saturating_sub(1),
+            // Behind a letter it is an apostrophe.
+            (None, '"' | '\'') if !before.is_alphanumeric() => quote = Some(char),
+            (None, '#') if before.is_whitespace() => break,
+            (Some('"'), '\\') => drop(chars.next()),
+            (Some(end), _) if char == end => quote = None,
+            _ => {}
+        }
+        before = char;
+    }
+    open + usize::from(quote.is_some())
 }
 
 /// A line of a map of secrets, or of the text of one.
 fn below_secret(line: &str) -> String {
-    match line.find(": ") {
-        Some(colon) => value(line, colon),
-        None if line.trim_end().ends_with(':') => line.to_owned(),
-        None => REDACTED.to_owned(),
+    match line.split_once(':') {
+        // Before a comma stands a value, and a colon without a space may be in one.
+        Some((key, rest)) if !key.contains(',') && (rest.is_empty() || rest.starts_with(' ')) => {
+            value(line, key.len())
+        }
+        _ => REDACTED.to_owned(),
     }
 }
 
 /// A line without what stands behind the colon, unless that only names what is secret.
 fn value(line: &str, colon: usize) -> String {
     let value = line[colon + 1..].trim();
-    let reference = value.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
-    let names = reference.is_some_and(|inner| !inner.contains(['$', '{', '}', '-']));
-    if value.is_empty() || names {
+    let inner = value.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    if value.is_empty() || inner.is_some_and(only_names) {
         return line.to_owned();
     }
     format!("{}: {REDACTED}", &line[..colon])
 }
 
+/// Whether a reference is `NAME`, `env:NAME` or `file:PATH`.
+fn only_names(reference: &str) -> bool {
+    match reference.strip_prefix("file:") {
+        Some(path) => !path.contains(['$', '{', '}']),
+        None => self::reference(reference) == reference,
+    }
+}
+
 fn urls(line: &str) -> String {
     let from = match line.contains("://") {
         true => Some(0),
-        false => line.find("endpoint").and_then(|at| Some(at + line[at..].find(": ")? + 2)),
+        false => line.find("endpoint").and_then(|at| {
+            let (_, value) = line[at..].split_once(':')?;
+            Some(line.len() - value.trim_start().len())
+        }),
     };
     match from {
         Some(from) => format!("{}{}", &line[..from], url(&line[from..])),
@@ -141,6 +185,11 @@ mod tests {
             "{token: ${env:T}, password: abc}",
             "token: ${env:T:-abc}",
             "token: ${env:T-abc}",
+            "token: ${T:=abc}",
+            "token: ${env:T:?abc}",
+            "token: ${T!abc}",
+            "token: ${https://abc}",
+            "token: ${file:a}${U:+abc}",
             "token: ${env:T} # was abc",
             "token: ${env:T}${env:U:-abc}",
         ] {
@@ -149,6 +198,8 @@ mod tests {
         }
         for text in [
             "authorization: ${env:TOKEN}",
+            "authorization: ${TOKEN}",
+            "authorization: ${file:/run/a-token}",
             "token:",
             "allowed_headers: [x-team]",
             "pattern: ^(?P<scheme>.*)://(?P<host>.*)$",
@@ -165,10 +216,30 @@ mod tests {
         let shown: Vec<_> =
             (0..text.lines().count()).filter_map(|index| line_of(text.lines(), index)).collect();
         let expected = "headers:\n  x-team: [REDACTED]\n[REDACTED]\nother: x\n\"headers\": [REDACTED]\n    \
-                        \"a\": [REDACTED]\n}\nlist:\n- headers:\n  - name: [REDACTED]\n    value: [REDACTED]\n\
+                        \"a\": [REDACTED]\n[REDACTED]\nlist:\n- headers:\n  - name: [REDACTED]\n    value: [REDACTED]\n\
                         key_pem: [REDACTED]\n[REDACTED]\n\n[REDACTED]\nat: ${env:A}\n\
                         last: {headers: [REDACTED]\n  c: [REDACTED]\n  headers:\n\tx: [REDACTED]";
         assert_eq!(shown, expected.lines().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn within_brackets_a_secret_goes_on_whatever_the_indentation() {
+        for headers in [
+            "\"headers\": {\n\"a\": \"abc\",\n\"b\": \"abc\"\n},",
+            "\"headers\":\n{\n\"a\":\"abc\", \"b\": \"abc\"\n},",
+            "\"headers\": {\"a\": \"x}\", # }\n\"b\":\n\"abc\", \"c\": \"abc\"},",
+            "\"headers\": [{\"name\": \"a\"},\n{\"value\": \"abc\"}],",
+            "headers: {a: it's, b: '}', c: \"\\\"}\", d: \"${env:T}\",\ne: abc},",
+        ] {
+            let text = format!("{{\n{headers}\n\"other\": \"shown\"\n}}");
+            let shown: Vec<_> =
+                (0..text.lines().count()).filter_map(|at| line_of(text.lines(), at)).collect();
+            let shown = shown.join("\n");
+            assert!(
+                !shown.contains("abc") && shown.ends_with("\n\"other\": \"shown\"\n}"),
+                "{shown}"
+            );
+        }
     }
 
     #[test]
@@ -181,18 +252,27 @@ mod tests {
             ("https://host/?key=a@bc", "https://[REDACTED]"),
             ("u:p@host:1", "[REDACTED]@host:1"),
             ("host:1?key=abc", "host:1?[REDACTED]"),
+            ("host:1?key=abc, other: http://b", "host:1?[REDACTED]"),
             ("http://host:1/v1", "http://host:1/v1"),
         ] {
             assert_eq!(url(text), expected);
             assert_eq!(line(&format!("endpoint: {text}")), format!("endpoint: {expected}"));
+            assert_eq!(line(&format!("\"endpoint\":{text}")), format!("\"endpoint\":{expected}"));
         }
+        let two = "{\"endpoint\":\"u:p@a:1\", \"other\": \"http://b\"}";
+        assert_eq!(line(two), "[REDACTED]@a:1\", \"other\": \"http://b\"}");
     }
 
     #[test]
-    fn of_a_reference_the_default_is_not_shown() {
-        for (written, expected) in
-            [("env:T:-abc", "env:T:-…"), ("env:T-abc", "env:T-…"), ("env:T", "env:T")]
-        {
+    fn of_a_reference_only_the_name_is_shown() {
+        for (written, expected) in [
+            ("env:T:-abc", "env:T…"),
+            ("env:T-abc", "env:T…"),
+            ("T:=abc", "T…"),
+            ("${env:T}abc", "…"),
+            ("env:T", "env:T"),
+            ("T", "T"),
+        ] {
             assert_eq!(reference(written), expected);
         }
     }

@@ -199,7 +199,12 @@ async fn serve_peer<S: Sink, P: Peer>(
     match (protocol, transport) {
         (Protocol::Http1, Transport::Grpc) => {
             shared.counters.connections_not_grpc.fetch_add(1, Ordering::Relaxed);
-            Box::pin(h1::turn_away(io)).await
+            tokio::select! {
+                ended = Box::pin(h1::turn_away(io)) => ended,
+                _ = phase.wait_for(|phase| phase.is_ending()) => {
+                    Err(io::ErrorKind::ConnectionAborted.into())
+                }
+            }
         }
         // In a box of its own as well, since most connections are gRPC's or say nothing yet.
         (Protocol::Http1 | Protocol::Tls, Transport::Http) => {

@@ -174,9 +174,9 @@ async fn a_sink_that_panics_leaves_the_connection_to_the_next_request() {
 /// Faults 90.
 #[tokio::test]
 async fn an_idle_connection_of_age_is_told_with_its_next_answer_and_closed_where_none_comes() {
-    let moment = Duration::from_millis(50);
+    let moment = Duration::from_millis(300);
     let receiver =
-        start_with(take_all, |builder| builder.connection_age_max(moment, 8 * moment)).await;
+        start_with(take_all, |builder| builder.connection_age_max(moment, 4 * moment)).await;
     let mut silent = Http1::connect(receiver.http_address()).await;
     let mut talking = Http1::connect(receiver.http_address()).await;
     for http in [&mut silent, &mut talking] {

@@ -274,6 +274,13 @@ async fn a_request_of_http_1_to_the_grpc_port_is_told_that_there_is_another() {
     assert!(String::from_utf8_lossy(&answer.body).contains("4318"));
     assert!(http.closes().await);
     assert_eq!(receiver.stats().connections_not_grpc, 1);
+    // Nor does one that stays hold up the end.
+    let mut stays = Http1::connect(receiver.grpc_address()).await;
+    stays.send(&head(PROTOBUF, 100)).await;
+    assert_eq!(stays.answer().await.status, 421);
+    let begun = Instant::now();
+    assert_eq!(receiver.shutdown(LONG).await.connections_cut, 0);
+    assert!(begun.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test]

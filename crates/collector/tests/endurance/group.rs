@@ -48,6 +48,8 @@ impl Group {
         let path = Path::new(version.root).join(format!("spanwire-{}", std::process::id()));
         fs::create_dir(&path)?;
         let group = Self { path, version };
+        // Without the controller it is a folder like others.
+        fs::metadata(group.path.join("cgroup.procs"))?;
         fs::write(group.path.join(version.limit), bytes_max.to_string())?;
         Ok(group)
     }
