@@ -180,7 +180,7 @@ pub(super) struct Shown {
 }
 
 /// Requirements that are shown by something else than a figure.
-pub(super) const SHOWN: [Shown; 8] = [
+pub(super) const SHOWN: [Shown; 10] = [
     Shown {
         requirement: "S0.1",
         what: "five criterion suites over shared fixtures",
@@ -221,6 +221,16 @@ pub(super) const SHOWN: [Shown; 8] = [
         what: "a batch is complete by its age too",
         by: "cargo test -p spanwire-batcher when_its_oldest_span_reaches_the_age",
     },
+    Shown {
+        requirement: "S3.10",
+        what: "spans collected within a process: throughput, a call's time, CPU and memory",
+        by: "cargo run --release -p spanwire-collector --example inlet",
+    },
+    Shown {
+        requirement: "S4.6",
+        what: "a gigabyte of requests held in about its own size of memory",
+        by: "cargo xtask endure",
+    },
 ];
 
 #[cfg(test)]
@@ -237,7 +247,9 @@ mod tests {
         let serial = |range: std::ops::RangeInclusive<u32>, stage: &str| -> Vec<String> {
             range.map(|number| format!("{stage}{number}")).collect()
         };
-        let wanted = [serial(1..=9, "S0."), serial(1..=17, "S1."), serial(1..=13, "G")];
+        let of_the_collector = vec!["S3.10".to_owned(), "S4.6".to_owned()];
+        let wanted =
+            [serial(1..=9, "S0."), serial(1..=17, "S1."), serial(1..=13, "G"), of_the_collector];
         for setting in SETTINGS {
             let mut there: BTreeSet<&str> = SHOWN.iter().map(|shown| shown.requirement).collect();
             for row in sections(setting).iter().flat_map(|section| &section.rows) {
