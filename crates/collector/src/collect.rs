@@ -292,7 +292,7 @@ impl Shared {
         let pieces = Pieces::One(request);
         let request = Request { bytes, pieces, spans, compressed: None, hold };
         loop {
-            match self.intake.take(request.clone()).await {
+            match self.intake.take(request.clone(), bytes).await {
                 Err(
                     Refusal::Unavailable { .. }
                     | Refusal::Undelivered { .. }

@@ -37,17 +37,22 @@ impl Intake {
         Arc::clone(&self.pipelines.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes a request to the destinations of all pipelines at once.
+    /// Takes a request that holds so many bytes in the budget to the destinations of all pipelines at
+    /// once.
     ///
     /// # Errors
     ///
     /// A [`Refusal`] where no destination took it, or where one that the sender waits for gave up.
-    pub(crate) async fn take(&self, request: Request) -> Result<Accepted, Refusal> {
+    pub(crate) async fn take(
+        &self,
+        request: Request,
+        bytes_held: usize,
+    ) -> Result<Accepted, Refusal> {
         loop {
             let pipelines = self.pipelines();
             let (mut targets, mut passed) = (Vec::new(), Vec::new());
             // The request is kept until destinations have it, and so is what has come out by then.
-            let mut held = request.bytes_as_it_came();
+            let mut held = bytes_held;
             for pipeline in pipelines.iter() {
                 let mut processed = pipeline.process(request.clone(), held, &self.budget).await?;
                 held += processed.held;
@@ -91,14 +96,14 @@ impl Sink for Feed {
         let compressed = received.compressed.take();
         let kept = compressed.filter(|compressed| self.keeps.contains(&compressed.encoding));
         let (bytes, spans, reservation) = received.into_parts();
-        self.intake
-            .take(Request {
-                bytes: bytes.len(),
-                pieces: Pieces::One(bytes),
-                spans,
-                compressed: kept.map(Arc::new),
-                hold: Some(Arc::new(reservation)),
-            })
-            .await
+        let held = reservation.bytes() + kept.as_ref().map_or(0, |kept| kept.bytes.len());
+        let request = Request {
+            bytes: bytes.len(),
+            pieces: Pieces::One(bytes),
+            spans,
+            compressed: kept.map(Arc::new),
+            hold: Some(Arc::new(reservation)),
+        };
+        self.intake.take(request, held).await
     }
 }

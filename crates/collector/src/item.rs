@@ -28,14 +28,6 @@ pub(crate) struct Request {
     pub(crate) hold: Option<Hold>,
 }
 
-impl Request {
-    /// What it holds in the budget as it came, with what it came as.
-    pub(crate) fn bytes_as_it_came(&self) -> usize {
-        let compressed = self.compressed.as_ref().map_or(0, |compressed| compressed.bytes.len());
-        self.bytes + compressed
-    }
-}
-
 /// Keeps room in the budget until it is dropped.
 pub(crate) type Hold = Arc<dyn Any + Send + Sync>;
 

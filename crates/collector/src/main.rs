@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use spanwire_collector::{Collector, StartError, chain, check, explain, memory_limit, notes};
+use spanwire_collector::{
+    Collector, Shutdown, StartError, chain, check, explain, memory_limit, notes,
+};
 use spanwire_config::{Compat, Config, Diagnostic, Loaded, Places, Report, Source};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -274,20 +276,27 @@ async fn serve(
         again(&mut terminate, &mut interrupt).await;
         is_cut_short = true;
     };
-    let lost = collector.shutdown_or(shutdown_timeout, at_once).await.spans_lost;
-    match (is_cut_short, lost) {
-        (false, 0) => tracing::info!("shut down; all spans that were held are sent"),
-        (false, lost) => {
-            return Err(format!("shut down; {lost} spans were not sent, and are lost"));
-        }
-        (true, 0) => {
-            return Err("ended at once; all spans that were held are sent".to_owned());
-        }
-        (true, lost) => {
-            return Err(format!("ended at once; {lost} spans were not sent, and are lost"));
-        }
+    let report = collector.shutdown_or(shutdown_timeout, at_once).await;
+    let end = if is_cut_short { "ended at once" } else { "shut down" };
+    let end = format!("{end}; {}", unsent(report));
+    if is_cut_short || report.spans_lost > 0 {
+        return Err(end);
     }
+    tracing::info!("{end}");
     Ok(())
+}
+
+/// What became of the spans that were not sent.
+fn unsent(report: Shutdown) -> String {
+    let Shutdown { spans_lost: lost, spans_unacknowledged: kept, .. } = report;
+    let kept_by_senders =
+        format!("{kept} spans were not sent, which their senders know and have still");
+    match (lost, kept) {
+        (0, 0) => "all spans that were held are sent".to_owned(),
+        (_, 0) => format!("{lost} spans were not sent, and are lost"),
+        (0, _) => kept_by_senders,
+        _ => format!("{lost} spans were not sent, and are lost; {kept_by_senders}"),
+    }
 }
 
 /// Everything that is wrong and shows without a socket, or the first thing that shows with one.

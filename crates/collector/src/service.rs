@@ -91,6 +91,9 @@ pub struct Shutdown {
     /// Spans that were held when it began, or taken over after that, and not sent: there was no time,
     /// or the destination refused them, or did not take them for as long as they are tried.
     pub spans_lost: u64,
+    /// The same of destinations with `wait_for_result`: no sender was told that these arrived, so it
+    /// has them still.
+    pub spans_unacknowledged: u64,
     /// Connections of senders that were cut.
     pub connections_cut: usize,
 }
@@ -185,15 +188,19 @@ impl Collector {
         let gone_before = {
             let mut graph = lock(&self.graph);
             graph.stopping = true;
-            graph.sum(Account::gone)
+            graph.unsent(Account::gone)
         };
         let connections_cut = tokio::select! {
             cut = self.send_all(deadline) => cut,
             () = at_once => 0,
         };
         // What is queued still is about to be dropped.
-        let gone = lock(&self.graph).sum(|account| account.gone() + account.queued);
-        Shutdown { spans_lost: gone - gone_before, connections_cut }
+        let gone = lock(&self.graph).unsent(|account| account.gone() + account.queued);
+        Shutdown {
+            spans_lost: gone.lost - gone_before.lost,
+            spans_unacknowledged: gone.unacknowledged - gone_before.unacknowledged,
+            connections_cut,
+        }
     }
 
     /// Takes no more spans, and sends what it holds, for as long as there is time. Gives the number of
@@ -224,6 +231,14 @@ impl Collector {
         }
         connections_cut
     }
+}
+
+/// Spans that destinations will not have.
+#[derive(Default)]
+struct Unsent {
+    lost: u64,
+    /// Of destinations whose answer the sender waits for.
+    unacknowledged: u64,
 }
 
 /// Servers of a configuration that does not run yet, made for its memory limit. Without success, all is
@@ -397,8 +412,16 @@ impl Graph {
     }
 
     /// Over the accounts of all destinations there ever were.
-    fn sum(&self, spans: impl Fn(&Account) -> u64) -> u64 {
-        self.ledgers.values().map(|ledger| spans(&ledger.read())).sum()
+    fn unsent(&self, spans: impl Fn(&Account) -> u64) -> Unsent {
+        let mut unsent = Unsent::default();
+        for (id, ledger) in &self.ledgers {
+            let id = id.to_string();
+            let mut own = self.exporters().filter(|exporter| exporter.id() == id).peekable();
+            let waits = own.peek().is_some() && own.all(|exporter| exporter.waits_for_result());
+            let of_its_kind = if waits { &mut unsent.unacknowledged } else { &mut unsent.lost };
+            *of_its_kind += spans(&ledger.read());
+        }
+        unsent
     }
 
     pub(crate) fn stats(&self, now: Instant) -> Stats {

@@ -14,6 +14,8 @@ use spanwire_collector::{Collector, MemoryStats, ReceiverStats};
 use spanwire_receiver::{Accepted, Received, Receiver, Refusal};
 use spanwire_transport::{Compression, Protocol, Retry, SendError, Status};
 use support::*;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// With a limit of memory, of which a fifth is for spikes, and perhaps other processors.
 fn limited(yaml: &str, limit_mib: u32, processors: &[(&str, String)]) -> String {
@@ -110,6 +112,32 @@ async fn a_request_that_never_fits_once_it_is_processed_is_refused_for_good() {
     assert_eq!(error.retry(), Retry::Never, "{error}");
     assert_eq!(memory(&collector).held, 0);
     sender.send(request(0, 10), 10).await.expect("it is taken");
+}
+
+#[tokio::test]
+async fn a_request_whose_buffer_leaves_no_room_for_what_is_made_of_it_is_refused_for_good() {
+    let (destination, _) = destination(takes_all).await;
+    let limit = "http: { endpoint: 127.0.0.1:0, max_request_body_size: 4194304 }";
+    let yaml = to(&destination, "").replace("http: { endpoint: 127.0.0.1:0 }", limit);
+    let yaml = limited(&yaml, 10, &[longer_by(380)]);
+    let collector = Collector::start(config(&yaml)).await.expect("it starts");
+    // With what is made of it, 8.25 of 8.39 MB, but in chunks it is read into 4 MiB at once.
+    let body = named(0, 1_000, &noise(3_820));
+    assert!((3_900_000..3_950_000).contains(&body.len()), "{}", body.len());
+    let chunked = format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n", body.len());
+    let declared = format!("content-length: {}\r\n\r\n", body.len());
+    for (framing, end, expected) in [(declared, "", "200"), (chunked, "\r\n0\r\n\r\n", "413")] {
+        let http = address(&collector, "http");
+        let mut connection = TcpStream::connect(http).await.expect("it listens");
+        let head =
+            "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\n";
+        let sent = [head.as_bytes(), framing.as_bytes(), &body, end.as_bytes()].concat();
+        connection.write_all(&sent).await.expect("it is read");
+        let mut status = [0; 12];
+        connection.read_exact(&mut status).await.expect("an answer");
+        assert_eq!(String::from_utf8_lossy(&status[9..]), expected);
+        until("it is given back", || memory(&collector).held == 0).await;
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use spanwire_collector::Collector;
 use spanwire_receiver::{Received, Receiver, Refusal};
-use spanwire_transport::{Body, Protocol, Transport, TransportConfig};
+use spanwire_transport::{Body, Protocol, SendError, Transport, TransportConfig};
 use support::process::Process;
 use support::*;
 
@@ -20,11 +20,15 @@ fn away() -> SocketAddr {
 
 /// Ten spans to the gRPC port of a process.
 async fn send_ten(process: &Process) {
+    try_to_send_ten(process).await.expect("the queue takes it");
+}
+
+async fn try_to_send_ten(process: &Process) -> Result<(), SendError> {
     let url = format!("http://{}", process.address("grpc"));
     let config = TransportConfig::new(Protocol::Grpc, &url).expect("an address");
     let transport = Transport::new(&config).expect("settings");
     let encoded = transport.encode(&Body::new([request(0, 10)], 10)).await.expect("sendable");
-    let _taken = transport.send(&encoded).await.expect("the queue takes it");
+    transport.send(&encoded).await.map(drop)
 }
 
 async fn says(process: &Process, text: &str) {
@@ -112,6 +116,21 @@ async fn a_shutdown_that_loses_spans_is_a_failure_and_says_how_many() {
     let status = process.ended();
     assert_eq!(status.code(), Some(1));
     says(&process, "10 spans were not sent, and are lost").await;
+}
+
+#[tokio::test]
+async fn a_shutdown_loses_nothing_that_was_never_acknowledged() {
+    let yaml =
+        format!("yaml:{}", to_address(away(), "    sending_queue: { wait_for_result: true }"));
+    let command = support::process::command(&["--shutdown-timeout", "1", "--config", &yaml]);
+    let mut process = Process::run(command, &["grpc"]);
+    let (sent, ()) = tokio::join!(try_to_send_ten(&process), async {
+        says(&process, "no connection to the destination").await;
+        process.signal("-TERM");
+    });
+    sent.expect_err("nobody took it");
+    assert_eq!(process.ended().code(), Some(0));
+    says(&process, "10 spans were not sent, which their senders know and have still").await;
 }
 
 #[tokio::test]

@@ -19,12 +19,22 @@ use crate::yaml::{self, Budget};
 const DEPTH_MAX: usize = 8;
 
 pub(crate) struct Expander<'a> {
-    pub(crate) environment: Environment<'a>,
-    pub(crate) findings: &'a Findings,
-    pub(crate) budget: &'a mut Budget,
+    environment: Environment<'a>,
+    findings: &'a Findings,
+    budget: &'a mut Budget,
+    /// Whether what is being expanded stands below a key that hides it.
+    is_secret: bool,
 }
 
-impl Expander<'_> {
+impl<'a> Expander<'a> {
+    pub(crate) fn new(
+        environment: Environment<'a>,
+        findings: &'a Findings,
+        budget: &'a mut Budget,
+    ) -> Self {
+        Self { environment, findings, budget, is_secret: false }
+    }
+
     pub(crate) fn expand(&mut self, node: &mut Node) {
         self.expand_at(node, 0);
     }
@@ -33,7 +43,12 @@ impl Expander<'_> {
         match &mut node.value {
             Value::List(list) => list.iter_mut().for_each(|node| self.expand_at(node, depth)),
             Value::Map(map) => {
-                map.values_mut().for_each(|entry| self.expand_at(&mut entry.node, depth));
+                for (key, entry) in map {
+                    let is_secret = self.is_secret;
+                    self.is_secret |= redact::is_secret(key);
+                    self.expand_at(&mut entry.node, depth);
+                    self.is_secret = is_secret;
+                }
             }
             Value::Scalar(scalar) if scalar.text.contains('$') => {
                 let (text, plain) = (std::mem::take(&mut scalar.text), scalar.plain);
@@ -231,7 +246,9 @@ impl Expander<'_> {
         })?;
         self.take_bytes(text.len())?;
         let name = written.strip_prefix("file:").unwrap_or(written);
-        let id = self.findings.keep_text(name.to_owned(), text.clone());
+        // Its lines do not tell below which key they stand.
+        let shown = if self.is_secret { String::new() } else { text.clone() };
+        let id = self.findings.keep_text(name.to_owned(), shown);
         let not_yaml = match yaml::parse(id, &text, self.budget, self.findings) {
             Ok(node) if matches!(node.value, Value::Scalar(_)) => None,
             Ok(mut node) => {

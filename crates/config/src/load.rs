@@ -118,7 +118,7 @@ fn gather(
         }
     }
     let mut root = Node { place: place?, value: Value::Map(map) };
-    Expander { environment, findings, budget: &mut budget }.expand(&mut root);
+    Expander::new(environment, findings, &mut budget).expand(&mut root);
     whole.then_some(root)
 }
 

@@ -2,8 +2,9 @@
 
 use crate::expand::is_name_char;
 
-/// Whether all that stands below a key is secret.
+/// Whether all that stands below a key is secret, be the key misspelt or not.
 pub(crate) fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
     key == "headers" || key.ends_with("_pem")
 }
 
@@ -12,6 +13,7 @@ pub(crate) fn is_secret(key: &str) -> bool {
 pub(crate) fn line_of<'a>(lines: impl Iterator<Item = &'a str>, index: usize) -> Option<String> {
     // How far the key is indented that is being looked into, and how many brackets are open there.
     let mut secret = None;
+    let mut is_below_endpoint = false;
     for (at, line) in lines.enumerate() {
         let text = line.trim_start_matches([' ', '\t', '-']);
         if at < index && (text.is_empty() || text.starts_with('#')) {
@@ -24,8 +26,14 @@ pub(crate) fn line_of<'a>(lines: impl Iterator<Item = &'a str>, index: usize) ->
             open > 0 || flow || lead.len() > indent || lead.contains('\t')
         });
         if at == index {
-            return Some(if secret.is_some() { below_secret(line) } else { self::line(line) });
+            return Some(match secret {
+                Some(_) => below_secret(line),
+                None if is_below_endpoint => format!("{lead}{}", url(&self::line(text))),
+                None => self::line(line),
+            });
         }
+        // Its value may follow in a line of its own.
+        is_below_endpoint = text.to_ascii_lowercase().contains("endpoint");
         secret = match secret {
             Some((indent, open)) if open > 0 || flow => Some((indent, brackets(text, open))),
             Some(block) => Some(block),
@@ -48,20 +56,24 @@ pub(crate) fn line(line: &str) -> String {
         "apikey",
         "_pem",
     ];
-    let line = &urls(line);
     let lower = line.to_ascii_lowercase();
     let key = SECRETS.iter().filter_map(|word| lower.find(word)).chain(headers(&lower)).min();
-    match key.and_then(|at| Some(at + line[at..].find(':')?)) {
-        Some(colon) => value(line, colon),
-        None => line.clone(),
+    let Some(colon) = key.and_then(|at| Some(at + line[at..].find(':')?)) else {
+        return urls(line);
+    };
+    let (before, behind) = line.split_at(colon);
+    match url_in(before) {
+        // What comes before the @ may have begun before the colon.
+        Some(from) if behind.contains('@') => {
+            format!("{}{REDACTED}", &line[..from + after_scheme(&line[from..])])
+        }
+        _ => format!("{}{}", urls(before), value(behind)),
     }
 }
 
 /// A URL, or a value that should be one.
 pub(crate) fn url(url: &str) -> String {
-    // Behind a user or a query it is the scheme of another URL in the line.
-    let scheme = url.find("://").filter(|&at| !url[..at].contains(['@', '?']));
-    let (scheme, rest) = url.split_at(scheme.map_or(0, |at| at + 3));
+    let (scheme, rest) = url.split_at(after_scheme(url));
     let query = query_of(rest);
     match rest.rfind('@') {
         // A password may have a question mark in it, and a query an @.
@@ -103,7 +115,8 @@ fn headers(line: &str) -> Option<usize> {
 
 /// Where the colon is behind a key that has secrets below it.
 fn opens_secret(line: &str) -> Option<usize> {
-    let key = headers(line).or_else(|| line.find("_pem"))?;
+    let lower = line.to_ascii_lowercase();
+    let key = headers(&lower).or_else(|| lower.find("_pem"))?;
     Some(key + line[key..].find(':')?)
 }
 
@@ -133,20 +146,20 @@ fn below_secret(line: &str) -> String {
     match line.split_once(':') {
         // Before a comma stands a value, and a colon without a space may be in one.
         Some((key, rest)) if !key.contains(',') && (rest.is_empty() || rest.starts_with(' ')) => {
-            value(line, key.len())
+            format!("{key}{}", value(&line[key.len()..]))
         }
         _ => REDACTED.to_owned(),
     }
 }
 
-/// A line without what stands behind the colon, unless that only names what is secret.
-fn value(line: &str, colon: usize) -> String {
-    let value = line[colon + 1..].trim();
+/// A colon without the value behind it, unless that only names what is secret.
+fn value(behind: &str) -> String {
+    let value = behind[1..].trim();
     let inner = value.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
     if value.is_empty() || inner.is_some_and(only_names) {
-        return line.to_owned();
+        return behind.to_owned();
     }
-    format!("{}: {REDACTED}", &line[..colon])
+    format!(": {REDACTED}")
 }
 
 /// Whether a reference is `NAME`, `env:NAME` or `file:PATH`.
@@ -158,17 +171,26 @@ fn only_names(reference: &str) -> bool {
 }
 
 fn urls(line: &str) -> String {
-    let from = match line.contains("://") {
-        true => Some(0),
-        false => line.find("endpoint").and_then(|at| {
-            let (_, value) = line[at..].split_once(':')?;
-            Some(line.len() - value.trim_start().len())
-        }),
-    };
-    match from {
+    match url_in(line) {
         Some(from) => format!("{}{}", &line[..from], url(&line[from..])),
         None => line.to_owned(),
     }
+}
+
+/// From where on a line may hold a URL, or what stands where one should.
+fn url_in(line: &str) -> Option<usize> {
+    if line.contains("://") {
+        return Some(0);
+    }
+    let at = line.to_ascii_lowercase().find("endpoint")?;
+    let (_, value) = line[at..].split_once(':')?;
+    Some(line.len() - value.trim_start().len())
+}
+
+/// Where a URL goes on behind its scheme. Behind a user or a query it is the scheme of another one.
+fn after_scheme(url: &str) -> usize {
+    let scheme = url.find("://").filter(|&at| !url[..at].contains(['@', '?']));
+    scheme.map_or(0, |at| at + 3)
 }
 
 #[cfg(test)]
@@ -192,9 +214,21 @@ mod tests {
             "token: ${file:a}${U:+abc}",
             "token: ${env:T} # was abc",
             "token: ${env:T}${env:U:-abc}",
+            "{endpoint: http://u:abc@h, token: abc}",
         ] {
             let shown = line(text);
             assert!(shown.ends_with(": [REDACTED]") && !shown.contains("abc"), "{shown}");
+        }
+        for (text, expected) in [
+            (
+                "otlphttp: {endpoint: \"http://h\", headers: {x-team: \"me@corp:abc\"}, endpont: q}",
+                "otlphttp: {endpoint: \"http://[REDACTED]",
+            ),
+            ("{endpoint: h, authorization: \"Basic me@corp:abc\"}", "{endpoint: [REDACTED]"),
+            ("authorization: \"Basic me@corp:abc\"", "authorization: [REDACTED]"),
+            ("endpoint: http://u:a-token:bc@h", "endpoint: http://[REDACTED]"),
+        ] {
+            assert_eq!(line(text), expected);
         }
         for text in [
             "authorization: ${env:TOKEN}",
@@ -219,6 +253,16 @@ mod tests {
                         \"a\": [REDACTED]\n[REDACTED]\nlist:\n- headers:\n  - name: [REDACTED]\n    value: [REDACTED]\n\
                         key_pem: [REDACTED]\n[REDACTED]\n\n[REDACTED]\nat: ${env:A}\n\
                         last: {headers: [REDACTED]\n  c: [REDACTED]\n  headers:\n\tx: [REDACTED]";
+        assert_eq!(shown, expected.lines().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_endpoint_in_a_line_of_its_own_and_headers_misspelt_hide_the_same() {
+        let text = "endpoint:\n  host/v1?key=abc\nendpoint: >-\n  # no end\n\n  u:abc@host\nHeaders:\n  x-team: abc";
+        let shown: Vec<_> =
+            (0..text.lines().count()).filter_map(|at| line_of(text.lines(), at)).collect();
+        let expected = "endpoint:\n  host/v1?[REDACTED]\nendpoint: >-\n  # no end\n\n  [REDACTED]@host\n\
+                        Headers:\n  x-team: [REDACTED]";
         assert_eq!(shown, expected.lines().collect::<Vec<_>>());
     }
 

@@ -195,6 +195,7 @@ impl Texts {
         let (file, text) = self.get(place);
         let shows = (place.width > 0).then(|| place.line.saturating_sub(1));
         let line = shows.and_then(|index| redact::line_of(lines(text), index));
+        let line = line.filter(|line| !line.is_empty());
         let snippet = line.map(|line| snip(&line, place));
         Location { file, line: place.line, column: place.column, snippet }
     }

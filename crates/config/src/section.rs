@@ -134,6 +134,11 @@ impl<'a> Section<'a> {
             Value::Scalar(scalar) if scalar.kind() == Kind::Text || scalar.written.is_some() => {
                 return Some(scalar.text.clone());
             }
+            Value::Scalar(_) if redact::is_secret(key) => self.findings.error_with_help(
+                node.place,
+                format!("{} is text, but here is a number or a boolean", self.path_of(key)),
+                "put it in quotes",
+            ),
             Value::Scalar(scalar) => self.findings.error_with_help(
                 node.place,
                 format!("{} is text, but here is {}", self.path_of(key), node.describe()),

@@ -171,7 +171,7 @@ fn credentials_in_an_endpoint_are_refused_and_not_shown() {
 /// Faults 168.
 #[test]
 fn no_secret_is_in_a_report() {
-    for name in ["secrets", "duplicate_header", "json"] {
+    for name in ["secrets", "secret_file", "duplicate_header", "json"] {
         let report = check(name);
         assert!(!report.contains("hunter2"), "{report}");
     }

@@ -24,9 +24,9 @@ use crate::connection::Connection;
 use crate::fault::Fault;
 use crate::http;
 use crate::peer::Io;
-use crate::sink::Sink;
+use crate::sink::{Sink, Transport};
 use crate::socket::linger;
-use crate::stats::Reason;
+use crate::stats::{Reason, Tally};
 
 mod answer;
 mod chunks;
@@ -114,6 +114,8 @@ async fn requests<S: Sink>(
             Ok(Some(head)) => head,
             Ok(None) => return Ok(Rest::Nothing),
             Err(Broken::Head(status)) => {
+                let counters = &connection.shared.counters;
+                Tally::open(counters, Transport::Http).refused(Reason::Framing);
                 wire.write(writer.refusal(status)).await?;
                 return Err(Broken::Head(status));
             }
@@ -147,7 +149,7 @@ async fn next_head<S: Sink>(
     let mut seen: usize = 0;
     loop {
         // RFC 9112 section 2.2: some send an empty line behind a body.
-        while seen == 0 && wire.unread().starts_with(b"\r\n") {
+        while wire.unread().starts_with(b"\r\n") {
             wire.take(2);
         }
         let unread = wire.unread();
@@ -160,7 +162,8 @@ async fn next_head<S: Sink>(
             wire.take(bytes);
             return Ok(Some(head));
         }
-        seen = unread.len();
+        // Half an empty line is no request yet.
+        seen = if unread == b"\r" { 0 } else { unread.len() };
         let mut filling = pin!(wire.fill(bytes_max));
         // A head that has begun is of a request that has arrived.
         let filled = poll_fn(|cx| match seen == 0 && connection.is_draining() {

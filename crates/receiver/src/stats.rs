@@ -22,7 +22,8 @@ pub enum Reason {
     /// The bytes of the requests in flight, of the receiver or of the connection, left no room for
     /// this one.
     Budget,
-    /// The body broke the rules of HTTP or gRPC: cut short, too long, or not exactly one message.
+    /// The request broke the rules of HTTP or gRPC: a head that is malformed or too large, a body cut
+    /// short, too long, or not exactly one message.
     Framing,
     /// The body is not a compressed stream, a protobuf message or a JSON document as it claims.
     Malformed,

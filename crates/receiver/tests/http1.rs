@@ -196,6 +196,7 @@ async fn too_many_or_too_long_headers_are_refused() {
         answered.expect("an answer");
         assert_eq!(start, *b"HTTP/1.1 431");
     }
+    assert_eq!(receiver.stats().http.refused(Reason::Framing).requests, 2);
 }
 
 /// Faults 66.

@@ -125,8 +125,8 @@ async fn empty_lines_between_requests_are_passed_over() {
     let moment = Duration::from_millis(30);
     let receiver = start_with(take_all, |builder| builder.header_read_timeout(moment)).await;
     let mut http = Http1::connect(receiver.http_address()).await;
-    for _ in 0..3 {
-        http.send(&[&good(1)[..], b"\r\n\r\n"].concat()).await;
+    for before in [&b""[..], b"\n", b"\n\r\n"] {
+        http.send(&[before, &good(1), b"\r\n\r"].concat()).await;
         assert_eq!(http.answer().await.status, 200);
         // Nor are they the start of a head, which would have come too slowly by then.
         tokio::time::sleep(3 * moment).await;

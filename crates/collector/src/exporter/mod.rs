@@ -251,6 +251,10 @@ impl Exporter {
         self.shared.settings.blocks
     }
 
+    pub(crate) fn waits_for_result(&self) -> bool {
+        self.shared.settings.waits_for_result
+    }
+
     pub(crate) fn ledger(&self) -> &Arc<Ledger> {
         &self.shared.ledger
     }
