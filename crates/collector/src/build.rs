@@ -19,6 +19,7 @@ use crate::sockets::{self, Socket};
 use crate::source::{Plan, Port, Source};
 use crate::start_error::StartError;
 use crate::steps;
+
 /// What runs before a reload; nothing, before the start.
 pub(crate) struct Standing {
     config: Config,

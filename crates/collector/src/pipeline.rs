@@ -103,9 +103,9 @@ pub(crate) struct Processed {
 impl Pipeline {
     /// What comes out of the processors. New bytes are taken from `budget`, and where none of the old
     /// ones are left, theirs are given back; `held` is what whoever sent the request holds of it all
-    /// the while, for what goes in and for what came out of other pipelines. Large requests are edited on a thread where that holds up
-    /// nobody else, no more of them at once than there are cores: their new bytes are not counted
-    /// before they are all there.
+    /// the while, for what goes in and for what came out of other pipelines. Large requests are
+    /// edited on a thread where that holds up nobody else, no more of them at once than there are
+    /// cores: their new bytes are not counted before they are all there.
     ///
     /// # Errors
     ///

@@ -30,10 +30,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Of a server that takes from a budget of `bytes_max` bytes.
     pub(crate) fn new(server: Server, keeps: Vec<Coding>, bytes_max: usize) -> Self {
-        let request_bytes_max = match &server {
-            Server::Grpc(grpc) => grpc.max_recv_msg_size_bytes,
-            Server::Http(http) => http.max_request_body_size,
-        };
+        let (_, request_bytes_max) = server.request_bytes_asked();
         let is_bound = connection_bytes_max(bytes_max) < request_bytes_max.saturating_mul(2);
         Self { server, keeps, bytes_max: is_bound.then_some(bytes_max) }
     }

@@ -87,18 +87,8 @@ impl Seen {
                 now.max
             ));
         }
-        if let Some(refused) = self.for_want_of_memory(before) {
-            news.push(refused);
-        }
-        let for_good = FOR_GOOD.map(|reason| (reason, self.refused_since(before, &[reason])));
-        let for_good: Vec<_> = for_good.iter().filter(|(_, requests)| *requests > 0).collect();
-        if !for_good.is_empty() {
-            let sum: u64 = for_good.iter().map(|(_, requests)| requests).sum();
-            let each =
-                for_good.iter().map(|(reason, requests)| format!("{requests} {}", reason.as_str()));
-            let each = each.collect::<Vec<_>>().join(", ");
-            news.push(format!("{} refused for good, by reason: {each}", Requests(sum)));
-        }
+        news.extend(self.for_want_of_memory(before));
+        news.extend(self.for_good(before));
         news.extend(self.elsewhere(before));
         if self.unused_files != before.unused_files {
             let message = |why| format!("goes on with the certificates it has: {why}");
@@ -119,6 +109,15 @@ impl Seen {
                 mib(max)
             )
         })
+    }
+
+    fn for_good(&self, before: &Self) -> Option<String> {
+        let sum = self.refused_since(before, &FOR_GOOD);
+        let each = FOR_GOOD.map(|reason| (reason, self.refused_since(before, &[reason])));
+        let each = each.iter().filter(|(_, requests)| *requests > 0);
+        let each = each.map(|(reason, requests)| format!("{requests} {}", reason.as_str()));
+        let each = each.collect::<Vec<_>>().join(", ");
+        (sum > 0).then(|| format!("{} refused for good, by reason: {each}", Requests(sum)))
     }
 
     /// The first ones only.

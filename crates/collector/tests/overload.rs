@@ -69,19 +69,16 @@ fn five_times_what_a_destination_takes_stays_within_the_memory_and_none_of_it_is
 }
 
 /// Each connection of HTTP/1.1 has one request in flight, and JSON is several times its protobuf.
-///
+const JSON_FROM_MANY: [&str; 2] = [
+    "--rate 80000 --connections 16 --in-flight-max 16 --spans-per-request 400 \
+     --protocol http/json",
+    "--rate 20000 --connections 4 --in-flight-max 16 --spans-per-request 1000",
+];
+
 /// Faults 91, 92.
 #[test]
 fn json_from_hundreds_of_connections_stays_within_the_memory_and_none_of_it_is_lost() {
-    five_times_too_much(
-        "the same as JSON, from 256 connections",
-        &BUDGET,
-        [
-            "--rate 80000 --connections 16 --in-flight-max 16 --spans-per-request 400 \
-             --protocol http/json",
-            "--rate 20000 --connections 4 --in-flight-max 16 --spans-per-request 1000",
-        ],
-    );
+    five_times_too_much("the same as JSON, from 256 connections", &BUDGET, JSON_FROM_MANY);
 }
 
 /// Faults 98.
@@ -112,15 +109,7 @@ fn in_a_control_group_senders_are_refused_before_the_system_kills_the_collector(
         Err(error) => return println!("not run: no control group can be made here: {error}"),
     };
     let room = Room::Group(group, bytes_max);
-    five_times_too_much(
-        "the same as JSON, in a container of 96 MiB",
-        &room,
-        [
-            "--rate 80000 --connections 16 --in-flight-max 16 --spans-per-request 400 \
-             --protocol http/json",
-            "--rate 20000 --connections 4 --in-flight-max 16 --spans-per-request 1000",
-        ],
-    );
+    five_times_too_much("the same as JSON, in a container of 96 MiB", &room, JSON_FROM_MANY);
     let Room::Group(group, _) = room else { unreachable!("as made above") };
     assert_eq!(group.kills(), 0);
 }

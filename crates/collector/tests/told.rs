@@ -31,6 +31,13 @@ async fn try_to_send_ten(process: &Process) -> Result<(), SendError> {
     transport.send(&encoded).await.map(drop)
 }
 
+/// Whose destination is away, and which tries for a second once it is to end.
+fn impatient(exporter: &str) -> Process {
+    let yaml = format!("yaml:{}", to_address(away(), exporter));
+    let command = support::process::command(&["--shutdown-timeout", "1", "--config", &yaml]);
+    Process::run(command, &["grpc"])
+}
+
 async fn says(process: &Process, text: &str) {
     until(text, || process.has_said(text) > 0).await;
 }
@@ -108,9 +115,7 @@ async fn a_port_of_another_protocol_is_told_as_one() {
 
 #[tokio::test]
 async fn a_shutdown_that_loses_spans_is_a_failure_and_says_how_many() {
-    let yaml = format!("yaml:{}", to_address(away(), ""));
-    let command = support::process::command(&["--shutdown-timeout", "1", "--config", &yaml]);
-    let mut process = Process::run(command, &["grpc"]);
+    let mut process = impatient("");
     send_ten(&process).await;
     process.signal("-TERM");
     let status = process.ended();
@@ -120,10 +125,7 @@ async fn a_shutdown_that_loses_spans_is_a_failure_and_says_how_many() {
 
 #[tokio::test]
 async fn a_shutdown_loses_nothing_that_was_never_acknowledged() {
-    let yaml =
-        format!("yaml:{}", to_address(away(), "    sending_queue: { wait_for_result: true }"));
-    let command = support::process::command(&["--shutdown-timeout", "1", "--config", &yaml]);
-    let mut process = Process::run(command, &["grpc"]);
+    let mut process = impatient("    sending_queue: { wait_for_result: true }");
     let (sent, ()) = tokio::join!(try_to_send_ten(&process), async {
         says(&process, "no connection to the destination").await;
         process.signal("-TERM");

@@ -27,20 +27,22 @@ pub(crate) enum Debug {
 
 impl Debug {
     /// Writes to standard output, on a thread where that may block.
-    pub(super) async fn deliver(self, items: Vec<Item>, shared: &Shared) {
+    pub(super) async fn deliver(self, items: Vec<Item>, shared: &Shared) -> Vec<Item> {
         let requests: Vec<_> = items.iter().map(|item| item.request.pieces.clone()).collect();
         let written = tokio::task::spawn_blocking(move || {
             let pieces = requests.iter().flat_map(Pieces::iter).map(|piece| &piece[..]);
             self.write(&pieces.collect::<Vec<_>>().concat(), io::stdout().lock())
         });
-        match written.await {
+        let message = match written.await {
             Ok(Ok(())) => {
                 shared.health.succeeded(Instant::now());
                 items.into_iter().for_each(|item| item.claim.sent(0, None));
+                return Vec::new();
             }
-            Ok(Err(error)) => lost(items, &format!("standard output: {error}"), shared),
-            Err(failed) => lost(items, &failed.to_string(), shared),
-        }
+            Ok(Err(error)) => format!("standard output: {error}"),
+            Err(failed) => failed.to_string(),
+        };
+        shared.lost(items, DropReason::Internal, &message)
     }
 
     /// Writes part by part, as all of it may be many times as long as the request.
@@ -72,13 +74,6 @@ impl Debug {
 
 /// What is written at once.
 const PART_BYTES: usize = 64 << 10;
-
-fn lost(items: Vec<Item>, message: &str, shared: &Shared) {
-    let spans = items.iter().map(|item| item.request.spans).sum();
-    shared.health.failed(message, Instant::now());
-    shared.log.failed(message, spans);
-    items.into_iter().for_each(|item| item.claim.dropped(DropReason::Internal, message));
-}
 
 fn service<'a>(resource: &ResourceSpans<'a>) -> &'a [u8] {
     let attributes = resource.resource().into_iter().flat_map(|resource| resource.attributes());

@@ -85,11 +85,12 @@ impl File {
     /// right: the senders have their answer already.
     /// Gives them back where another destination has taken this one's place.
     pub(super) async fn deliver(&self, items: Vec<Item>, shared: &Shared) -> Vec<Item> {
+        let lost = |items, message: &str| shared.lost(items, DropReason::WriteFailed, message);
         let requests: Vec<_> = items.iter().map(|item| item.request.pieces.clone()).collect();
         let line = match tokio::task::spawn_blocking(move || line(&requests)).await {
             Ok(Ok(line)) => line,
-            Ok(Err(malformed)) => return lost(items, &malformed.to_string(), shared),
-            Err(failed) => return lost(items, &failed.to_string(), shared),
+            Ok(Err(malformed)) => return lost(items, &malformed.to_string()),
+            Err(failed) => return lost(items, &failed.to_string()),
         };
         // Until it is written, which may be waited for.
         let _line = shared.charge(line.len());
@@ -112,12 +113,12 @@ impl File {
                     return Vec::new();
                 }
                 Ok(Err(error)) => error,
-                Err(failed) => return lost(items, &failed.to_string(), shared),
+                Err(failed) => return lost(items, &failed.to_string()),
             };
             shared.ledger.failed();
             let message = error.to_string();
             if started.elapsed() > WAIT_MAX {
-                return lost(items, &message, shared);
+                return lost(items, &message);
             }
             shared.health.failed(&message, Instant::now());
             shared.log.failed(&message, 0);
@@ -154,15 +155,6 @@ fn line(requests: &[Pieces]) -> Result<Bytes, Malformed> {
     line.push(b'\n');
     line.shrink_to_fit();
     Ok(line.into())
-}
-
-/// None of them is left then.
-fn lost(items: Vec<Item>, message: &str, shared: &Shared) -> Vec<Item> {
-    let spans = items.iter().map(|item| item.request.spans).sum();
-    shared.health.failed(message, Instant::now());
-    shared.log.failed(message, spans);
-    items.into_iter().for_each(|item| item.claim.dropped(DropReason::WriteFailed, message));
-    Vec::new()
 }
 
 /// A disk that is full, or a folder that is away, is waited for so long, and looked at so often.

@@ -31,7 +31,7 @@ use crate::batches::BatchStats;
 use crate::delivery::{Answer, Outcome};
 use crate::health::{Ailment, Health};
 use crate::item::{Item, Request};
-use crate::ledger::{Account, Ledger};
+use crate::ledger::{Account, DropReason, Ledger};
 use crate::log::Failures;
 
 /// How a destination is queued for, batched for and waited for.
@@ -90,12 +90,14 @@ impl Destination {
     /// stands in the place of this one.
     async fn deliver(&self, items: Vec<Item>, shared: &Shared) -> Vec<Item> {
         match self {
-            Self::Otlp(otlp) => return otlp.deliver(items, shared).await,
-            Self::File(file) => return file.deliver(items, shared).await,
+            Self::Otlp(otlp) => otlp.deliver(items, shared).await,
+            Self::File(file) => file.deliver(items, shared).await,
             Self::Debug(debug) => debug.deliver(items, shared).await,
-            Self::Nop => items.into_iter().for_each(|item| item.claim.sent(0, None)),
+            Self::Nop => {
+                items.into_iter().for_each(|item| item.claim.sent(0, None));
+                Vec::new()
+            }
         }
-        Vec::new()
     }
 }
 
@@ -152,6 +154,15 @@ impl Shared {
     /// For a copy of spans that is held beside them, for as long as it is.
     fn charge(&self, bytes: usize) -> Option<Reservation> {
         (bytes > 0).then(|| self.budget.charge(bytes))
+    }
+
+    /// Gives items up for a fault of the destination or of ours. None of them is left then.
+    fn lost(&self, items: Vec<Item>, why: DropReason, message: &str) -> Vec<Item> {
+        let spans = items.iter().map(|item| item.request.spans).sum();
+        self.health.failed(message, Instant::now());
+        self.log.failed(message, spans);
+        items.into_iter().for_each(|item| item.claim.dropped(why, message));
+        Vec::new()
     }
 }
 
